@@ -1,0 +1,85 @@
+"""Every limit, timeout and default: a name, a unit, a reason.
+
+Sizes are bytes and times seconds unless the name says otherwise. Nothing is read from a file or the
+environment here; the command line does that and passes values to `Node`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# -- wire --------------------------------------------------------------------------------------------------
+
+PROTOCOL_VERSION: Final = 1  # of `p2pnode/1`; both sides state it, neither refuses a higher one
+ALPN: Final = "p2pnode/1"
+FRAME_SIZE_MAX: Final = 64 * KIB  # a page of a list fits; nothing larger is ever one message
+NAME_LENGTH_MAX: Final = 1024  # characters of a torrent's name or of a prefix
+ERROR_TEXT_LENGTH_MAX: Final = 512  # characters: one line for a person
+RANGES_PER_MESSAGE_MAX: Final = 1024  # piece ranges: 1024 × ~10 bytes fit a frame many times over
+ADDRESSES_PER_NODE_MAX: Final = 8  # a node with more interfaces picks its best ones
+LIST_PAGE_MAX: Final = 48  # rows: 48 × (name of 1024 + 70) stays below FRAME_SIZE_MAX
+SOURCES_PER_MESSAGE_MAX: Final = 50  # as trackers answer by default (BEP 3 practice)
+PEERS_PER_MESSAGE_MAX: Final = 100  # rows: 100 × ~500 bytes stays below FRAME_SIZE_MAX
+METAINFO_SIZE_MAX: Final = 64 * MIB  # our own metainfo: 100,000 files need 10
+FOREIGN_METAINFO_SIZE_MAX: Final = 10_000_000  # a `.torrent` from elsewhere
+CHUNK_SIZE_MAX: Final = 1 * MIB  # what one FileChunk may carry: bounds the receiver's memory
+CHUNK_SIZE: Final = 256 * KIB  # what we send: one hop to a thread costs ~100 µs, 256 KiB hashes in ~120
+
+# -- torrent -----------------------------------------------------------------------------------------------
+
+BLOCK_SIZE: Final = 16 * KIB  # leaf of the Merkle tree (BEP 52)
+PIECE_LENGTH_MIN: Final = 16 * KIB
+PIECE_LENGTH_MAX: Final = 16 * MIB  # ours; up to 2**29 is read from others
+FOREIGN_PIECE_LENGTH_MAX: Final = 2**29
+PIECES_AIM: Final = 1024  # the table of piece lengths keeps a torrent at or below this many while it can
+PIECES_MAX: Final = 2**21  # in any torrent that is read
+BLOCKS_PER_PIECE_MAX: Final = FOREIGN_PIECE_LENGTH_MAX // BLOCK_SIZE
+BENCODE_DEPTH_MAX: Final = 100
+BENCODE_TOKENS_MAX: Final = 3_000_000
+BENCODE_INTEGER_DIGITS_MAX: Final = 20  # -2**63 has 19 and a sign
+
+# -- quic --------------------------------------------------------------------------------------------------
+
+IDLE_TIMEOUT_S: Final = 10.0  # a vanished peer is noticed within this: CLOSE can be lost
+KEEP_ALIVE_S: Final = 3.0  # PING when nothing was received for so long; three fit into the idle timeout
+DIAL_TRY_TIMEOUT_S: Final = 5.0  # one handshake attempt
+DIAL_TIMEOUT_S: Final = 20.0  # all attempts on all addresses of one dial
+ACCEPT_HANDSHAKE_TIMEOUT_S: Final = 10.0  # a handshake that an accepted connection does not finish
+HALF_OPEN_MAX: Final = 256  # accepted connections whose handshake is not finished
+CONNECTIONS_MAX: Final = 4096  # accepted connections in all; 70 KiB each
+STREAM_RECEIVE_WINDOW: Final = 2 * MIB  # unread bytes a peer may make us hold for one stream
+CONNECTION_RECEIVE_WINDOW: Final = 4 * MIB  # the same for one connection
+SEND_BUFFER_MAX: Final = 1 * MIB  # unsent and unacknowledged bytes we hold for one stream
+CONNECTION_SEND_BUFFER_MAX: Final = 2 * MIB  # the same for one connection
+CONGESTION_WINDOW_MAX: Final = 16 * MIB  # 2-byte packet numbers allow 32,768 packets in flight
+CLOSE_REASON_SIZE_MAX: Final = 200  # a longer reason may not fit the packet and wedges aioquic's close
+RETRY_TOKEN_SIZE_MAX: Final = 512  # a longer one leaves no room in an Initial
+TLS_MESSAGE_SIZE_MAX: Final = 64 * KIB  # aioquic joins a TLS message in quadratic time
+CLOSE_REPEATS: Final = 3  # CLOSE is never acknowledged, so it is sent this often
+CLOSE_INTERVAL_S: Final = 0.05  # between the repeats
+
+# -- storage -----------------------------------------------------------------------------------------------
+
+CHECKPOINT_BYTES: Final = 64 * MIB  # a power cut costs at most this much …
+CHECKPOINT_INTERVAL_S: Final = 2.0  # … or this long
+PARTIAL_SUFFIX: Final = ".p2pnode-part"  # beside the target, its name starting with a dot
+JOURNAL_SUFFIX: Final = ".p2pnode-journal"
+
+# -- node --------------------------------------------------------------------------------------------------
+
+PROOF_TIMEOUT_S: Final = 10.0  # a side that proves no node key in time is closed
+REQUEST_HEADER_TIMEOUT_S: Final = 10.0  # a stream whose first frame does not come is reset
+PRESENCE_LASTS_S: Final = 30.0  # a peer announces again after a third of it
+STALL_TIMEOUT_S: Final = 10.0  # no verified byte from a source for so long: another one continues
+ACK_BYTES: Final = 4 * MIB  # FileChunkAck after this many …
+ACK_INTERVAL_S: Final = 0.25  # … or this long
+RESCAN_INTERVAL_S: Final = 5.0  # of shared directories
+SETTLE_S: Final = 2.0  # a file changed more recently than this is still being written
+REQUEST_BYTES: Final = 8 * MIB  # file bytes one FileRequest asks for: bounds what a lost source costs
+REQUESTS_PER_SOURCE: Final = 2  # so that the link is busy while an answer travels
+SOURCES_AT_ONCE: Final = 4  # links one download draws from
+PUSH_SIZE_MAX: Final = 2**50  # default of --push-max: a peer's disk is the limit
+NO_SOURCE_TIMEOUT_S: Final = 15.0  # `get` gives up when nobody has it for so long

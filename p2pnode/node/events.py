@@ -1,0 +1,198 @@
+"""What happened in a node, as frozen values: the event stream of `Node.events()` and of `--json`.
+
+`to_json()` gives the documented schema: `event` is the snake-case name, bytes are hex, paths are text, times
+are seconds and sizes bytes. New keys may be added to an event; none is renamed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Address = tuple[str, int]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeEvent:
+    """The root of all events."""
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object of plain values."""
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        fields = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {"event": name, **fields}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening(NodeEvent):
+    """The node accepts connections."""
+
+    address: Address
+    node_id: bytes
+    role: str
+    certificate_pin: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConnected(NodeEvent):
+    """We are registered. `verified` is false where `--no-verify-tls` gave that up."""
+
+    address: Address
+    node_id: bytes
+    verified: bool
+    observed_address: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerLost(NodeEvent):
+    """The server is gone; we try again after `retry_s`."""
+
+    address: Address
+    reason: str
+    retry_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerConnected(NodeEvent):
+    """A link to another node stands, its key proven."""
+
+    node_id: bytes
+    name: str
+    role: str
+    address: Address
+    dialed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerDisconnected(NodeEvent):
+    """A link ended."""
+
+    node_id: bytes
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HashingProgress(NodeEvent):
+    """A file or tree is being hashed before it is shared."""
+
+    path: Path
+    bytes_done: int
+    bytes_total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileShared(NodeEvent):
+    """We offer this."""
+
+    file_id: bytes
+    name: str
+    size: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileUnshared(NodeEvent):
+    """We no longer offer this: it is gone or it changed."""
+
+    file_id: bytes
+    name: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchStarted(NodeEvent):
+    """A fetch knows its metainfo. `bytes_resumed` were there already, verified."""
+
+    file_id: bytes
+    name: str
+    size: int
+    target: Path
+    bytes_resumed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchProgress(NodeEvent):
+    """About each quarter of a second while bytes arrive."""
+
+    file_id: bytes
+    name: str
+    size: int
+    bytes_done: int
+    rate_bytes_per_s: float
+    peers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchSourceLost(NodeEvent):
+    """A source died, stalled, refused or lied; others continue."""
+
+    file_id: bytes
+    node_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchCompleted(NodeEvent):
+    """Every byte is verified, durable and under its name. `sources` maps node ids to bytes they gave."""
+
+    file_id: bytes
+    name: str
+    size: int
+    target: Path
+    seconds: float
+    bytes_fetched: int
+    sources: dict[bytes, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchFailed(NodeEvent):
+    """A fetch ended without its file; what was verified is kept for the next try."""
+
+    file_id: bytes
+    name: str
+    reason: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadFinished(NodeEvent):
+    """We answered one request."""
+
+    file_id: bytes
+    name: str
+    node_id: bytes
+    bytes_sent: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushReceived(NodeEvent):
+    """Our server asks us to fetch something."""
+
+    file_id: bytes
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeWarning(NodeEvent):
+    """Something a person should know; one line."""
+
+    text: str

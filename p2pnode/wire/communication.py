@@ -1,0 +1,365 @@
+"""The messages of `p2pnode/1`, as frozen types.
+
+A message is one msgpack map with a `type` key. Sizes are bytes, times are seconds, piece ranges are
+`(first, count)` pairs in ascending order. `docs/PROTOCOL.md` says who sends which when.
+
+Bounds on single fields are stated here and enforced by `codec`; what a range means for a torrent is checked
+where the torrent is known.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from p2pnode import config
+
+__all__ = [
+    "Bye",
+    "ConnectToMe",
+    "Error",
+    "ErrorCode",
+    "FileAcknowledge",
+    "FileAnnounce",
+    "FileChunk",
+    "FileChunkAck",
+    "FileItem",
+    "FileList",
+    "FileRequest",
+    "FileResponse",
+    "FileTransferComplete",
+    "FindSources",
+    "Have",
+    "Message",
+    "NodeItem",
+    "NodeProof",
+    "PeerList",
+    "PeerReport",
+    "PieceRanges",
+    "PresenceAnnounce",
+    "PresenceResponse",
+    "PushOrder",
+    "PushReport",
+    "PushRequest",
+    "PushStatus",
+    "Sources",
+    "UnknownMessage",
+]
+
+NodeId = Annotated[bytes, Meta(min_length=32, max_length=32)]
+FileId = Annotated[bytes, Meta(min_length=20, max_length=32)]
+Root = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Count = Annotated[int, Meta(ge=0, lt=2**63)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Name = Annotated[str, Meta(max_length=config.NAME_LENGTH_MAX)]
+Word = Annotated[str, Meta(max_length=64)]
+Text = Annotated[str, Meta(max_length=config.ERROR_TEXT_LENGTH_MAX)]
+Seconds = Annotated[float, Meta(ge=0, le=86400 * 7)]
+PieceRange = tuple[Count, Annotated[int, Meta(ge=1, lt=2**63)]]
+PieceRanges = Annotated[tuple[PieceRange, ...], Meta(max_length=config.RANGES_PER_MESSAGE_MAX)]
+HostPort = tuple[Annotated[str, Meta(max_length=255)], Port]
+Addresses = Annotated[tuple[HostPort, ...], Meta(max_length=config.ADDRESSES_PER_NODE_MAX)]
+
+
+class _Struct(Struct, frozen=True, omit_defaults=True):
+    """What every struct on the wire shares: immutable, defaults left out."""
+
+
+# -- the control stream ------------------------------------------------------------------------------------
+
+
+class NodeProof(_Struct, tag="NodeProof"):
+    """First frame of both sides: my node key, and its signature over label ‖ role ‖ TLS exporter."""
+
+    spki: Annotated[bytes, Meta(min_length=32, max_length=512)]
+    signature: Annotated[bytes, Meta(min_length=8, max_length=256)]
+
+
+class PresenceAnnounce(_Struct, tag="PresenceAnnounce"):
+    """Who I am and where I listen. Sent by the dialer after its proof, and again before it expires."""
+
+    version: Annotated[int, Meta(ge=1, le=65535)]
+    agent: Word = ""
+    name: Word = ""
+    role: Word = "peer"
+    zone: Word = ""
+    features: Annotated[tuple[Word, ...], Meta(max_length=32)] = ()
+    addresses: Addresses = ()
+    listen_port: Port = 0
+
+
+class PresenceResponse(_Struct, tag="PresenceResponse"):
+    """The answer: the address I saw you at, how long your presence lasts, and who I am."""
+
+    version: Annotated[int, Meta(ge=1, le=65535)]
+    observed_address: HostPort
+    lasts_s: Seconds
+    retry_after_s: Seconds = 0.0
+    agent: Word = ""
+    name: Word = ""
+    role: Word = "peer"
+    zone: Word = ""
+    features: Annotated[tuple[Word, ...], Meta(max_length=32)] = ()
+
+
+class Have(_Struct, tag="Have"):
+    """Pieces that became available here: verified and written. Never answered."""
+
+    file_id: FileId
+    ranges: PieceRanges
+
+
+class ConnectToMe(_Struct, tag="ConnectToMe"):
+    """A node that cannot reach another asks a node both know; that one passes it on; the target dials.
+
+    On the way to the go-between `node_id` is the target; on the way to the target it is the asker, with the
+    addresses to dial. Never answered.
+    """
+
+    node_id: NodeId
+    addresses: Addresses = ()
+
+
+class Bye(_Struct, tag="Bye"):
+    """I am leaving on purpose: forget my presence at once. Never answered."""
+
+    reason: Text = ""
+
+
+# -- what a node offers ------------------------------------------------------------------------------------
+
+
+class FileAnnounce(_Struct, tag="FileAnnounce"):
+    """I have these pieces of this torrent. No ranges means: no longer shared."""
+
+    file_id: FileId
+    name: Name
+    size: Count
+    piece_length: Count
+    have: PieceRanges = ()
+    pieces_root: Root | None = None
+    is_directory: bool = False
+
+
+class FileAcknowledge(_Struct, tag="FileAcknowledge"):
+    """The answer to one `FileAnnounce`."""
+
+    file_id: FileId
+    accepted: bool
+    reason: Text = ""
+
+
+class FileItem(_Struct):
+    """One row of a `FileList`."""
+
+    file_id: FileId
+    name: Name
+    size: Count
+    sources: Count = 1
+    is_directory: bool = False
+
+
+class FileList(_Struct, tag="FileList"):
+    """Asked: a page of what you offer. Answered: the page, and the `after` of the next one.
+
+    Rows are sorted by name, then file id; `after` is opaque to the asker.
+    """
+
+    prefix: Name = ""
+    after: Annotated[bytes, Meta(max_length=2048)] = b""
+    limit: Annotated[int, Meta(ge=0, le=config.LIST_PAGE_MAX)] = config.LIST_PAGE_MAX
+    files: Annotated[tuple[FileItem, ...], Meta(max_length=config.LIST_PAGE_MAX)] = ()
+    next: Annotated[bytes, Meta(max_length=2048)] = b""
+
+
+class FindSources(_Struct, tag="FindSources"):
+    """Who has this torrent, or a file with this pieces root?"""
+
+    file_id: FileId | None = None
+    pieces_root: Root | None = None
+    limit: Annotated[int, Meta(ge=1, le=config.SOURCES_PER_MESSAGE_MAX)] = config.SOURCES_PER_MESSAGE_MAX
+
+
+class NodeItem(_Struct):
+    """A node that has something, and where to dial it."""
+
+    node_id: NodeId
+    addresses: Addresses
+    file_id: FileId
+    have: PieceRanges = ()
+    zone: Word = ""
+
+
+class Sources(_Struct, tag="Sources"):
+    """The answer to `FindSources`. The node that answers lists itself with no address."""
+
+    sources: Annotated[tuple[NodeItem, ...], Meta(max_length=config.SOURCES_PER_MESSAGE_MAX)] = ()
+
+
+# -- a transfer --------------------------------------------------------------------------------------------
+
+
+class FileRequest(_Struct, tag="FileRequest"):
+    """Send me these pieces, in this order. With `metainfo`, send that first; no ranges asks for it alone."""
+
+    file_id: FileId
+    ranges: PieceRanges = ()
+    metainfo: bool = False
+    priority: Annotated[int, Meta(ge=-8, le=8)] = 0
+
+
+class FileResponse(_Struct, tag="FileResponse"):
+    """Whether I can. `metainfo_length` raw bytes of metainfo follow this frame."""
+
+    file_id: FileId
+    available: bool
+    size: Count = 0
+    metainfo_length: Annotated[int, Meta(ge=0, le=config.METAINFO_SIZE_MAX)] = 0
+    reason: Text = ""
+
+
+class FileChunk(_Struct, tag="FileChunk"):
+    """Whole blocks of one piece. `hashes` × 32 raw bytes of block hashes, then `length` raw bytes follow.
+
+    `hashes` is the number of blocks of the piece in its first chunk, and 0 in the others.
+    """
+
+    piece: Count
+    offset: Count
+    length: Annotated[int, Meta(ge=1, le=config.CHUNK_SIZE_MAX)]
+    hashes: Annotated[int, Meta(ge=0, le=config.BLOCKS_PER_PIECE_MAX)] = 0
+
+
+class FileChunkAck(_Struct, tag="FileChunkAck"):
+    """Bytes of this request verified and written so far. Progress, not flow control."""
+
+    bytes_written: Count
+
+
+class FileTransferComplete(_Struct, tag="FileTransferComplete"):
+    """Everything asked for was sent: this many file bytes."""
+
+    bytes_sent: Count
+
+
+# -- requests pushed by a server ---------------------------------------------------------------------------
+
+
+class PushRequest(_Struct, tag="PushRequest"):
+    """The server to a peer: fetch this torrent. Answered with `PushStatus` until one is final."""
+
+    file_id: FileId
+    name: Name
+    size: Count
+    sources: Annotated[tuple[NodeItem, ...], Meta(max_length=config.SOURCES_PER_MESSAGE_MAX)] = ()
+
+
+class PushStatus(_Struct, tag="PushStatus"):
+    """How far a pushed fetch is: accepted, fetching, complete, refused or failed (the last three are final)."""
+
+    state: Word
+    bytes_done: Count = 0
+    seconds: Seconds = 0.0
+    text: Text = ""
+
+
+class PushOrder(_Struct, tag="PushOrder"):
+    """An operator to his server: push `reference` (a file id in hex, or a name) to `target`.
+
+    `target` is `all`, `server` (fetch it yourself), or a peer's name or node id (a prefix of its hex will do).
+    Answered with `PushReport`s; the sender finishes the stream after the last.
+    """
+
+    reference: Name
+    target: Name
+
+
+class PushReport(_Struct, tag="PushReport"):
+    """What one peer did so far with a push."""
+
+    node_id: NodeId
+    name: Word
+    file_id: FileId
+    file_name: Name
+    size: Count
+    state: Word
+    bytes_done: Count = 0
+    seconds: Seconds = 0.0
+    text: Text = ""
+
+
+class PeerReport(_Struct):
+    """One row of a `PeerList`."""
+
+    node_id: NodeId
+    name: Word
+    role: Word
+    addresses: Addresses
+    files: Count = 0
+    zone: Word = ""
+    agent: Word = ""
+    connected_s: Annotated[float, Meta(ge=0)] = 0.0
+
+
+class PeerList(_Struct, tag="PeerList"):
+    """Asked (without peers) and answered: whom the server knows now. Operators only."""
+
+    peers: Annotated[tuple[PeerReport, ...], Meta(max_length=config.PEERS_PER_MESSAGE_MAX)] = ()
+
+
+# -- errors ------------------------------------------------------------------------------------------------
+
+
+class ErrorCode:
+    """The codes of `Error`; an unknown one is treated as `INTERNAL`."""
+
+    BUSY = "BUSY"
+    NOT_FOUND = "NOT_FOUND"
+    NOT_ALLOWED = "NOT_ALLOWED"
+    BAD_REQUEST = "BAD_REQUEST"
+    UNKNOWN_REQUEST = "UNKNOWN_REQUEST"
+    SOURCE_CHANGED = "SOURCE_CHANGED"
+    TOO_LARGE = "TOO_LARGE"
+    INTERNAL = "INTERNAL"
+
+
+class Error(_Struct, tag="Error"):
+    """Why a request is not answered. Ends the stream, never the connection, and is never answered."""
+
+    code: Word
+    text: Text = ""
+    retryable: bool = False
+    retry_after_s: Seconds = 0.0
+
+
+class UnknownMessage(Struct, frozen=True):
+    """A well-formed frame whose type this version does not know. Not sent by us."""
+
+    type: str
+
+
+Message = (
+    NodeProof
+    | PresenceAnnounce
+    | PresenceResponse
+    | Have
+    | ConnectToMe
+    | Bye
+    | FileAnnounce
+    | FileAcknowledge
+    | FileList
+    | FindSources
+    | Sources
+    | FileRequest
+    | FileResponse
+    | FileChunk
+    | FileChunkAck
+    | FileTransferComplete
+    | PushRequest
+    | PushStatus
+    | PushOrder
+    | PushReport
+    | PeerList
+    | Error
+)
