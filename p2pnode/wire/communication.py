@@ -201,10 +201,14 @@ class Sources(_Struct, tag="Sources"):
 
 
 class FileRequest(_Struct, tag="FileRequest"):
-    """Send me these pieces, in this order. With `metainfo`, send that first; no ranges asks for it alone."""
+    """Send me these pieces, in this order. With `metainfo`, send that first; no ranges asks for it alone.
+
+    Of the very first piece, the blocks before `first_block` are not sent: a resumed download has them.
+    """
 
     file_id: FileId
     ranges: PieceRanges = ()
+    first_block: Annotated[int, Meta(ge=0, lt=config.BLOCKS_PER_PIECE_MAX)] = 0
     metainfo: bool = False
     priority: Annotated[int, Meta(ge=-8, le=8)] = 0
 
@@ -222,7 +226,7 @@ class FileResponse(_Struct, tag="FileResponse"):
 class FileChunk(_Struct, tag="FileChunk"):
     """Whole blocks of one piece. `hashes` × 32 raw bytes of block hashes, then `length` raw bytes follow.
 
-    `hashes` is the number of blocks of the piece in its first chunk, and 0 in the others.
+    `hashes` is the number of blocks of the piece in the first chunk of it that a stream carries, 0 in the others.
     """
 
     piece: Count
