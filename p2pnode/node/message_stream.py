@@ -1,0 +1,101 @@
+"""Messages and raw bytes over any byte stream: a QUIC stream, or a Unix socket.
+
+One reader and one writer task at a time. Malformed bytes are the remote's fault: `RemoteProtocolError`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import RemoteProtocolError, TimedOut
+from p2pnode.wire.communication import Message, UnknownMessage
+from p2pnode.wire.framing import FrameDecoder, frame
+
+Expected = TypeVar("Expected")
+
+
+class ByteStream(Protocol):
+    """What both `quic.Stream` and `trio.SocketStream` are."""
+
+    async def send_all(self, data: bytes) -> None: ...  # noqa: D102
+
+    async def send_eof(self) -> None: ...  # noqa: D102
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray: ...  # noqa: D102
+
+    async def aclose(self) -> None: ...  # noqa: D102
+
+
+class MessageStream:
+    """Frames of `p2pnode/1` over a byte stream, with the raw bytes that follow some of them."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self.stream = stream
+        self._decoder = FrameDecoder()
+
+    async def send(self, message: Message, raw: bytes = b"") -> None:
+        """Send one frame and the raw bytes that belong to it."""
+        await self.stream.send_all(frame(message) + raw)
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send bytes that already are frames and raw runs."""
+        await self.stream.send_all(data)
+
+    async def send_eof(self) -> None:
+        """Say that nothing more comes from us."""
+        await self.stream.send_eof()
+
+    async def receive(self) -> Message | UnknownMessage | None:
+        """Return the next message, or None at the end of the stream."""
+        while (message := self._decoder.next_message()) is None:
+            data = await self.stream.receive_some()
+            if not data:
+                self._decoder.end()
+                return None
+            self._decoder.feed(bytes(data))
+        return message
+
+    async def receive_as(self, expected: type[Expected]) -> Expected:
+        """Return the next message, which must be of this type; an `Error` is raised as what it means."""
+        message = await self.receive()
+        if isinstance(message, expected):
+            return message
+        got = "the end of the stream" if message is None else type(message).__name__
+        raise RemoteProtocolError(f"expected {expected.__name__}, got {got}")
+
+    async def receive_raw(self, size: int) -> bytes:
+        """Return exactly `size` raw bytes.
+
+        A source must give at least `STALL_BYTES_MIN` in each `STALL_TIMEOUT_S`, or `TimedOut` is raised: a
+        trickle is as bad as silence. Time that we ourselves spend elsewhere is not counted against it.
+        """
+        self._decoder.expect_raw(size)
+        parts: list[bytes] = []
+        while self._decoder.raw_remaining:
+            part = self._decoder.read_raw()
+            if part:
+                parts.append(part)
+            elif self._decoder.raw_remaining:
+                await self._fill()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _fill(self) -> None:
+        """Feed the decoder some bytes, at no less than the slowest rate that counts as alive."""
+        wanted = min(config.STALL_BYTES_MIN, self._decoder.raw_remaining)
+        got = 0
+        with trio.move_on_after(config.STALL_TIMEOUT_S):
+            while got < wanted:
+                data = await self.stream.receive_some()
+                if not data:
+                    self._decoder.end()
+                got += len(data)
+                self._decoder.feed(bytes(data))
+            return
+        raise TimedOut(f"the source sent {got} bytes in {config.STALL_TIMEOUT_S:g} s")
+
+    async def aclose(self) -> None:
+        """Close both directions at once; what is unfinished is reset."""
+        await self.stream.aclose()
