@@ -16,6 +16,7 @@
     │   └── ConnectionClosed          6   the connection ended; carries code, reason and who ended it
     │       └── StreamReset           6   only this stream ended
     ├── Refused                       8   the other side said no
+    │   └── Busy                      8   not now; carries after how many seconds to ask again
     ├── StorageError                 10   cannot read or write here
     │   ├── DiskFull                  9
     │   ├── AlreadyInProgress        11   another process or task works on the same target
@@ -114,6 +115,14 @@ class Refused(P2PNodeError):
     """The other side said no."""
 
     exit_code = 8
+
+
+class Busy(Refused):
+    """Not now; ask again after `retry_after_s` seconds."""
+
+    def __init__(self, text: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class StorageError(P2PNodeError):

@@ -10,11 +10,21 @@ from typing import Protocol, TypeVar
 import trio
 
 from p2pnode import config
-from p2pnode.errors import RemoteProtocolError, TimedOut
-from p2pnode.wire.communication import Message, UnknownMessage
+from p2pnode.errors import Busy, NotFound, P2PNodeError, Refused, RemoteProtocolError, TimedOut
+from p2pnode.wire.communication import Error, ErrorCode, Message, UnknownMessage
 from p2pnode.wire.framing import FrameDecoder, frame
 
 Expected = TypeVar("Expected")
+
+
+def error_from(message: Error) -> P2PNodeError:
+    """The exception that an `Error` of the other side means here."""
+    text = message.text or message.code
+    if message.code == ErrorCode.BUSY:
+        return Busy(text, retry_after_s=message.retry_after_s)
+    if message.code in (ErrorCode.NOT_FOUND, ErrorCode.SOURCE_CHANGED):
+        return NotFound(text)
+    return Refused(text)
 
 
 class ByteStream(Protocol):
@@ -63,6 +73,8 @@ class MessageStream:
         message = await self.receive()
         if isinstance(message, expected):
             return message
+        if isinstance(message, Error):
+            raise error_from(message)
         got = "the end of the stream" if message is None else type(message).__name__
         raise RemoteProtocolError(f"expected {expected.__name__}, got {got}")
 
