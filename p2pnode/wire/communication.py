@@ -50,15 +50,17 @@ __all__ = [
 NodeId = Annotated[bytes, Meta(min_length=32, max_length=32)]
 FileId = Annotated[bytes, Meta(min_length=20, max_length=32)]
 Root = Annotated[bytes, Meta(min_length=32, max_length=32)]
-Count = Annotated[int, Meta(ge=0, lt=2**63)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Name = Annotated[str, Meta(max_length=config.NAME_LENGTH_MAX)]
 Word = Annotated[str, Meta(max_length=64)]
 Text = Annotated[str, Meta(max_length=config.ERROR_TEXT_LENGTH_MAX)]
-Seconds = Annotated[float, Meta(ge=0, le=86400 * 7)]
-PieceRange = tuple[Count, Annotated[int, Meta(ge=1, lt=2**63)]]
+Seconds = Annotated[float, Meta(ge=0, le=86400 * 7)]  # a promise: nothing here is meant to last longer
+Duration = Annotated[float, Meta(ge=0, le=1e9)]  # measured; 30 years keeps NaN and infinity out
+PieceRange = tuple[Count, Annotated[int, Meta(ge=1, le=2**63 - 1)]]
 PieceRanges = Annotated[tuple[PieceRange, ...], Meta(max_length=config.RANGES_PER_MESSAGE_MAX)]
 HostPort = tuple[Annotated[str, Meta(max_length=255)], Port]
+Cursor = Annotated[bytes, Meta(max_length=4 * config.NAME_LENGTH_MAX + 64)]  # room for a name and a file id
 Addresses = Annotated[tuple[HostPort, ...], Meta(max_length=config.ADDRESSES_PER_NODE_MAX)]
 
 
@@ -66,17 +68,21 @@ class _Struct(Struct, frozen=True, omit_defaults=True):
     """What every struct on the wire shares: immutable, defaults left out."""
 
 
+class _Message(_Struct, frozen=True, tag=True):
+    """A struct that is a frame of its own; the name of its class is its `type`."""
+
+
 # -- the control stream ------------------------------------------------------------------------------------
 
 
-class NodeProof(_Struct, tag="NodeProof"):
+class NodeProof(_Message, frozen=True):
     """First frame of both sides: my node key, and its signature over label ‖ role ‖ TLS exporter."""
 
     spki: Annotated[bytes, Meta(min_length=32, max_length=512)]
     signature: Annotated[bytes, Meta(min_length=8, max_length=256)]
 
 
-class PresenceAnnounce(_Struct, tag="PresenceAnnounce"):
+class PresenceAnnounce(_Message, frozen=True):
     """Who I am and where I listen. Sent by the dialer after its proof, and again before it expires."""
 
     version: Annotated[int, Meta(ge=1, le=65535)]
@@ -89,7 +95,7 @@ class PresenceAnnounce(_Struct, tag="PresenceAnnounce"):
     listen_port: Port = 0
 
 
-class PresenceResponse(_Struct, tag="PresenceResponse"):
+class PresenceResponse(_Message, frozen=True):
     """The answer: the address I saw you at, how long your presence lasts, and who I am."""
 
     version: Annotated[int, Meta(ge=1, le=65535)]
@@ -103,14 +109,14 @@ class PresenceResponse(_Struct, tag="PresenceResponse"):
     features: Annotated[tuple[Word, ...], Meta(max_length=32)] = ()
 
 
-class Have(_Struct, tag="Have"):
+class Have(_Message, frozen=True):
     """Pieces that became available here: verified and written. Never answered."""
 
     file_id: FileId
     ranges: PieceRanges
 
 
-class ConnectToMe(_Struct, tag="ConnectToMe"):
+class ConnectToMe(_Message, frozen=True):
     """A node that cannot reach another asks a node both know; that one passes it on; the target dials.
 
     On the way to the go-between `node_id` is the target; on the way to the target it is the asker, with the
@@ -121,7 +127,7 @@ class ConnectToMe(_Struct, tag="ConnectToMe"):
     addresses: Addresses = ()
 
 
-class Bye(_Struct, tag="Bye"):
+class Bye(_Message, frozen=True):
     """I am leaving on purpose: forget my presence at once. Never answered."""
 
     reason: Text = ""
@@ -130,7 +136,7 @@ class Bye(_Struct, tag="Bye"):
 # -- what a node offers ------------------------------------------------------------------------------------
 
 
-class FileAnnounce(_Struct, tag="FileAnnounce"):
+class FileAnnounce(_Message, frozen=True):
     """I have these pieces of this torrent. No ranges means: no longer shared."""
 
     file_id: FileId
@@ -142,7 +148,7 @@ class FileAnnounce(_Struct, tag="FileAnnounce"):
     is_directory: bool = False
 
 
-class FileAcknowledge(_Struct, tag="FileAcknowledge"):
+class FileAcknowledge(_Message, frozen=True):
     """The answer to one `FileAnnounce`."""
 
     file_id: FileId
@@ -150,7 +156,7 @@ class FileAcknowledge(_Struct, tag="FileAcknowledge"):
     reason: Text = ""
 
 
-class FileItem(_Struct):
+class FileItem(_Struct, frozen=True):
     """One row of a `FileList`."""
 
     file_id: FileId
@@ -160,20 +166,20 @@ class FileItem(_Struct):
     is_directory: bool = False
 
 
-class FileList(_Struct, tag="FileList"):
+class FileList(_Message, frozen=True):
     """Asked: a page of what you offer. Answered: the page, and the `after` of the next one.
 
     Rows are sorted by name, then file id; `after` is opaque to the asker.
     """
 
     prefix: Name = ""
-    after: Annotated[bytes, Meta(max_length=2048)] = b""
+    after: Cursor = b""
     limit: Annotated[int, Meta(ge=0, le=config.LIST_PAGE_MAX)] = config.LIST_PAGE_MAX
     files: Annotated[tuple[FileItem, ...], Meta(max_length=config.LIST_PAGE_MAX)] = ()
-    next: Annotated[bytes, Meta(max_length=2048)] = b""
+    next: Cursor = b""
 
 
-class FindSources(_Struct, tag="FindSources"):
+class FindSources(_Message, frozen=True):
     """Who has this torrent, or a file with this pieces root?"""
 
     file_id: FileId | None = None
@@ -181,7 +187,7 @@ class FindSources(_Struct, tag="FindSources"):
     limit: Annotated[int, Meta(ge=1, le=config.SOURCES_PER_MESSAGE_MAX)] = config.SOURCES_PER_MESSAGE_MAX
 
 
-class NodeItem(_Struct):
+class NodeItem(_Struct, frozen=True):
     """A node that has something, and where to dial it."""
 
     node_id: NodeId
@@ -191,7 +197,7 @@ class NodeItem(_Struct):
     zone: Word = ""
 
 
-class Sources(_Struct, tag="Sources"):
+class Sources(_Message, frozen=True):
     """The answer to `FindSources`. The node that answers lists itself with no address."""
 
     sources: Annotated[tuple[NodeItem, ...], Meta(max_length=config.SOURCES_PER_MESSAGE_MAX)] = ()
@@ -200,7 +206,7 @@ class Sources(_Struct, tag="Sources"):
 # -- a transfer --------------------------------------------------------------------------------------------
 
 
-class FileRequest(_Struct, tag="FileRequest"):
+class FileRequest(_Message, frozen=True):
     """Send me these pieces, in this order. With `metainfo`, send that first; no ranges asks for it alone.
 
     Of the very first piece, the blocks before `first_block` are not sent: a resumed download has them.
@@ -213,7 +219,7 @@ class FileRequest(_Struct, tag="FileRequest"):
     priority: Annotated[int, Meta(ge=-8, le=8)] = 0
 
 
-class FileResponse(_Struct, tag="FileResponse"):
+class FileResponse(_Message, frozen=True):
     """Whether I can. `metainfo_length` raw bytes of metainfo follow this frame."""
 
     file_id: FileId
@@ -223,10 +229,10 @@ class FileResponse(_Struct, tag="FileResponse"):
     reason: Text = ""
 
 
-class FileChunk(_Struct, tag="FileChunk"):
+class FileChunk(_Message, frozen=True):
     """Whole blocks of one piece. `hashes` × 32 raw bytes of block hashes, then `length` raw bytes follow.
 
-    `hashes` is the number of blocks of the piece in the first chunk of it that a stream carries, 0 in the others.
+    `hashes` is the number of blocks of the piece in the first chunk of it that a stream carries, else 0.
     """
 
     piece: Count
@@ -235,13 +241,13 @@ class FileChunk(_Struct, tag="FileChunk"):
     hashes: Annotated[int, Meta(ge=0, le=config.BLOCKS_PER_PIECE_MAX)] = 0
 
 
-class FileChunkAck(_Struct, tag="FileChunkAck"):
+class FileChunkAck(_Message, frozen=True):
     """Bytes of this request verified and written so far. Progress, not flow control."""
 
     bytes_written: Count
 
 
-class FileTransferComplete(_Struct, tag="FileTransferComplete"):
+class FileTransferComplete(_Message, frozen=True):
     """Everything asked for was sent: this many file bytes."""
 
     bytes_sent: Count
@@ -250,7 +256,7 @@ class FileTransferComplete(_Struct, tag="FileTransferComplete"):
 # -- requests pushed by a server ---------------------------------------------------------------------------
 
 
-class PushRequest(_Struct, tag="PushRequest"):
+class PushRequest(_Message, frozen=True):
     """The server to a peer: fetch this torrent. Answered with `PushStatus` until one is final."""
 
     file_id: FileId
@@ -259,19 +265,19 @@ class PushRequest(_Struct, tag="PushRequest"):
     sources: Annotated[tuple[NodeItem, ...], Meta(max_length=config.SOURCES_PER_MESSAGE_MAX)] = ()
 
 
-class PushStatus(_Struct, tag="PushStatus"):
-    """How far a pushed fetch is: accepted, fetching, complete, refused or failed (the last three are final)."""
+class PushStatus(_Message, frozen=True):
+    """How far a pushed fetch is: accepted, fetching, complete, refused, failed; the last three are final."""
 
     state: Word
     bytes_done: Count = 0
-    seconds: Seconds = 0.0
+    seconds: Duration = 0.0
     text: Text = ""
 
 
-class PushOrder(_Struct, tag="PushOrder"):
+class PushOrder(_Message, frozen=True):
     """An operator to his server: push `reference` (a file id in hex, or a name) to `target`.
 
-    `target` is `all`, `server` (fetch it yourself), or a peer's name or node id (a prefix of its hex will do).
+    `target` is `all`, `server` (fetch it yourself), or a peer's name or node id (a prefix of its hex does).
     Answered with `PushReport`s; the sender finishes the stream after the last.
     """
 
@@ -279,7 +285,7 @@ class PushOrder(_Struct, tag="PushOrder"):
     target: Name
 
 
-class PushReport(_Struct, tag="PushReport"):
+class PushReport(_Message, frozen=True):
     """What one peer did so far with a push."""
 
     node_id: NodeId
@@ -289,11 +295,11 @@ class PushReport(_Struct, tag="PushReport"):
     size: Count
     state: Word
     bytes_done: Count = 0
-    seconds: Seconds = 0.0
+    seconds: Duration = 0.0
     text: Text = ""
 
 
-class PeerReport(_Struct):
+class PeerReport(_Struct, frozen=True):
     """One row of a `PeerList`."""
 
     node_id: NodeId
@@ -303,10 +309,10 @@ class PeerReport(_Struct):
     files: Count = 0
     zone: Word = ""
     agent: Word = ""
-    connected_s: Annotated[float, Meta(ge=0)] = 0.0
+    connected_s: Duration = 0.0
 
 
-class PeerList(_Struct, tag="PeerList"):
+class PeerList(_Message, frozen=True):
     """Asked (without peers) and answered: whom the server knows now. Operators only."""
 
     peers: Annotated[tuple[PeerReport, ...], Meta(max_length=config.PEERS_PER_MESSAGE_MAX)] = ()
@@ -328,7 +334,7 @@ class ErrorCode:
     INTERNAL = "INTERNAL"
 
 
-class Error(_Struct, tag="Error"):
+class Error(_Message, frozen=True):
     """Why a request is not answered. Ends the stream, never the connection, and is never answered."""
 
     code: Word
