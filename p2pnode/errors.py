@@ -185,3 +185,7 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """They broke a rule: that link ends."""
+
+
+# What a remote can cause. Whoever talks to a remote catches these and nothing wider: the rest is our bug or our disk.
+REMOTE_FAULTS = (NetworkError, NotFound, Refused, TimedOut, TrustError, InvalidData, RemoteProtocolError)

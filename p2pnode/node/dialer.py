@@ -1,0 +1,122 @@
+"""The links that stand, and how a link to a given node comes about.
+
+A node accepts several connections of one node id. Only two that were dialed from both sides at once are merged:
+the dial of the smaller node id stays.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import ConnectFailed, NetworkError, P2PNodeError, Refused, TrustError
+from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.peer_link import CloseCode, PeerLink
+from p2pnode.quic import Address
+
+Establish = Callable[[Address, bytes], Awaitable[PeerLink]]  # (address, expected node id)
+AskToConnect = Callable[[bytes], Awaitable[bool]]  # (node id) → whether anybody could be asked
+
+
+class LinkTable:
+    """All live links, by node id."""
+
+    def __init__(self, own_id: bytes) -> None:
+        self._own_id = own_id
+        self._links: defaultdict[bytes, list[PeerLink]] = defaultdict(list)
+        self._arrived = trio.Event()
+
+    def __iter__(self) -> Iterator[PeerLink]:
+        return iter([link for links in self._links.values() for link in links])
+
+    def add(self, link: PeerLink) -> None:
+        """Take a link in. Of two dials that crossed, the larger id's is closed by the one who dialed it."""
+        twin = self._crossed_twin(link)
+        self._links[link.node_id].append(link)
+        self._arrived.set()
+        self._arrived = trio.Event()
+        if twin is not None:
+            loser = link if self._is_larger_ids_dial(link) else twin
+            if loser.dialed and not loser.active_requests and not loser.is_server:
+                loser.connection.close(CloseCode.DUPLICATE_LINK, "both sides dialed at once")
+
+    def remove(self, link: PeerLink) -> None:
+        """Forget a link that ended."""
+        self._links[link.node_id].remove(link)
+        if not self._links[link.node_id]:
+            del self._links[link.node_id]
+
+    def best(self, node_id: bytes) -> PeerLink | None:
+        """The link to use for a new request: of crossed dials the one that stays, else the oldest."""
+        links = [link for link in self._links.get(node_id, ()) if not link.connection.is_closed]
+        return min(links, key=self._is_larger_ids_dial) if links else None
+
+    async def wait_for(self, node_id: bytes) -> PeerLink:
+        """Wait until a link to this node stands."""
+        while (link := self.best(node_id)) is None:
+            await self._arrived.wait()
+        return link
+
+    def _is_larger_ids_dial(self, link: PeerLink) -> bool:
+        return link.dialed == (self._own_id > link.node_id)
+
+    def _crossed_twin(self, link: PeerLink) -> PeerLink | None:
+        for other in self._links.get(link.node_id, ()):
+            close_in_time = abs(other.established_at - link.established_at) < config.DIAL_TRY_TIMEOUT_S
+            if other.dialed != link.dialed and close_in_time and not other.connection.is_closed:
+                return other
+        return None
+
+
+class Dialer:
+    """Gives a link to a node: the one that stands, or a new one; never two dials to one node at a time."""
+
+    def __init__(self, links: LinkTable, establish: Establish, ask_to_connect: AskToConnect) -> None:
+        self._links = links
+        self._establish = establish
+        self._ask_to_connect = ask_to_connect
+        self._dialing: dict[bytes, trio.Lock] = {}
+
+    async def link_to(self, node_id: bytes, addresses: tuple[Address, ...]) -> PeerLink:
+        """Return a live link, or raise `ConnectFailed` (or `TrustError` where another node answers)."""
+        lock = self._dialing.setdefault(node_id, trio.Lock())
+        try:
+            async with lock:
+                return self._links.best(node_id) or await self._dial(node_id, addresses)
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._dialing.pop(node_id, None)
+
+    async def _dial(self, node_id: bytes, addresses: tuple[Address, ...]) -> PeerLink:
+        """Dial each address; meanwhile, after a while, let a common acquaintance ask the node to dial us."""
+        found: list[PeerLink] = []
+        failures: list[P2PNodeError] = []
+
+        async def dial_them() -> None:
+            for address in addresses:
+                try:
+                    found.append(await self._establish(address, node_id))
+                except (NetworkError, TrustError, Refused) as error:
+                    failures.append(error)
+                else:
+                    nursery.cancel_scope.cancel()
+                    return
+
+        async def be_dialed() -> None:
+            await trio.sleep(config.DIAL_CONNECT_TO_ME_AFTER_S if addresses else 0)
+            if await self._ask_to_connect(node_id):
+                with trio.move_on_after(config.DIAL_TRY_TIMEOUT_S):
+                    found.append(await self._links.wait_for(node_id))
+                    nursery.cancel_scope.cancel()
+
+        async with open_flat_nursery() as nursery:
+            nursery.start_soon(dial_them)
+            nursery.start_soon(be_dialed)
+        if found:
+            return found[0]
+        if failures:
+            raise failures[-1]
+        raise ConnectFailed("the node gave no address that can be dialed")

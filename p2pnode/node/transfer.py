@@ -1,0 +1,166 @@
+"""One `FileRequest` from the requester's side: verify each block, write it, say how far we are.
+
+Before a piece's first chunk come its block hashes; they must fold to the piece's root in the metainfo, and each
+block must fit its hash before it is written. A lie is `HashMismatch`, and blames the one source that told it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import HashMismatch, InvalidData, NotFound, RemoteProtocolError, TimedOut
+from p2pnode.node.blocking import RunBlocking
+from p2pnode.node.message_stream import Expected, MessageStream
+from p2pnode.storage import FileStore
+from p2pnode.torrent import Metainfo
+from p2pnode.wire.communication import (
+    FileChunk,
+    FileChunkAck,
+    FileRequest,
+    FileResponse,
+    FileTransferComplete,
+    PieceRanges,
+)
+
+Stored = Callable[[int, int, bool], Awaitable[None]]  # (piece, bytes stored, is the piece complete now)
+
+
+class PieceMismatch(HashMismatch):
+    """A source sent a wrong piece; `piece` says which."""
+
+    def __init__(self, piece: int, text: str) -> None:
+        super().__init__(text)
+        self.piece = piece
+
+
+def expected_chunks(metainfo: Metainfo, request: FileRequest) -> Iterator[tuple[int, int]]:
+    """(piece, its length) in the order in which they were asked for."""
+    for first, count in request.ranges:
+        for index in range(first, first + count):
+            yield index, metainfo.piece(index).length
+
+
+async def receive_in_time(stream: MessageStream, expected: type[Expected]) -> Expected:
+    """The next message, or `TimedOut` when the source says nothing for too long."""
+    with trio.move_on_after(config.STALL_TIMEOUT_S):
+        return await stream.receive_as(expected)
+    raise TimedOut(f"the source sent nothing for {config.STALL_TIMEOUT_S:g} s")
+
+
+class Transfer:
+    """The state of one request on one stream."""
+
+    def __init__(
+        self, stream: MessageStream, store: FileStore, run_blocking: RunBlocking, stored: Stored
+    ) -> None:
+        self._stream = stream
+        self._store = store
+        self._run_blocking = run_blocking
+        self._stored = stored
+        self._bytes_written = 0
+        self._bytes_acknowledged = 0
+        self._acknowledged_at = trio.current_time()
+
+    async def fetch(self, request: FileRequest) -> None:
+        """Send the request and store everything that it asks for.
+
+        Raises `PieceMismatch`, `NotFound`, `Refused`, `Busy`, `TimedOut`, `RemoteProtocolError`,
+        `ConnectionClosed`, and what the store raises.
+        """
+        await self._stream.send(request)
+        response = await receive_in_time(self._stream, FileResponse)
+        if not response.available:
+            raise NotFound(response.reason or "the source no longer has it")
+        offset = request.first_block * config.BLOCK_SIZE
+        for piece, length in expected_chunks(self._store.metainfo, request):
+            first_chunk = True
+            while offset < length:
+                offset = await self._take_chunk(piece, offset, length, first_chunk)
+                first_chunk = False
+            offset = 0
+        complete = await receive_in_time(self._stream, FileTransferComplete)
+        if complete.bytes_sent != self._bytes_written:
+            raise RemoteProtocolError(
+                f"the source says {complete.bytes_sent} bytes, {self._bytes_written} arrived"
+            )
+        await self._stream.send(FileChunkAck(self._bytes_written))
+        await self._stream.send_eof()
+
+    async def _take_chunk(self, piece: int, offset: int, piece_length: int, first: bool) -> int:
+        """Take in one chunk that must continue at `offset`; return where the next one must begin."""
+        chunk = await receive_in_time(self._stream, FileChunk)
+        self._check_chunk(chunk, piece, offset, piece_length, first)
+        if chunk.hashes:
+            hashes = await self._stream.receive_raw(32 * chunk.hashes)
+            if not self._store.begin_piece(piece, hashes):
+                raise PieceMismatch(piece, f"the block hashes of piece {piece} do not fold to its root")
+        data = await self._stream.receive_raw(chunk.length)
+        try:
+            complete = await self._run_blocking(
+                self._store.write_blocks, piece, offset // config.BLOCK_SIZE, data
+            )
+        except HashMismatch as error:
+            raise PieceMismatch(piece, str(error)) from None
+        self._bytes_written += chunk.length
+        await self._stored(piece, chunk.length, complete)
+        await self._acknowledge()
+        return offset + chunk.length
+
+    def _check_chunk(
+        self, chunk: FileChunk, piece: int, offset: int, piece_length: int, first: bool
+    ) -> None:
+        if (chunk.piece, chunk.offset) != (piece, offset):
+            raise RemoteProtocolError(
+                f"expected piece {piece} at {offset}, got piece {chunk.piece} at {chunk.offset}"
+            )
+        end = offset + chunk.length
+        if end > piece_length or (end < piece_length and chunk.length % config.BLOCK_SIZE):
+            raise RemoteProtocolError(f"a chunk of {chunk.length} bytes is no run of whole blocks")
+        block_count = self._store.metainfo.piece(piece).block_count
+        if chunk.hashes != (block_count if first else 0):
+            raise RemoteProtocolError(f"{chunk.hashes} block hashes where {block_count} or none belong")
+
+    async def _acknowledge(self) -> None:
+        now = trio.current_time()
+        due = self._bytes_written - self._bytes_acknowledged >= config.ACK_BYTES
+        if due or now - self._acknowledged_at >= config.ACK_INTERVAL_S:
+            await self._stream.send(FileChunkAck(self._bytes_written))
+            self._bytes_acknowledged = self._bytes_written
+            self._acknowledged_at = now
+
+
+async def fetch_metainfo(stream: MessageStream, file_id: bytes) -> Metainfo:
+    """Ask one source for the metainfo of a file id, and check that it is that one's."""
+    await stream.send(FileRequest(file_id, metainfo=True))
+    response = await receive_in_time(stream, FileResponse)
+    if not response.available or not response.metainfo_length:
+        raise NotFound(response.reason or "the source no longer has it")
+    metainfo = Metainfo.decode_canonical(await stream.receive_raw(response.metainfo_length))
+    if metainfo.file_id != file_id:
+        raise InvalidData("the source sent the metainfo of another file")
+    await stream.send_eof()
+    return metainfo
+
+
+def requests_for(
+    file_id: bytes, ranges: PieceRanges, blocks_stored: Callable[[int], int], priority: int = 0
+) -> Iterator[FileRequest]:
+    """Turn piece ranges into requests, so that no stored block of a partly written piece is asked for again.
+
+    `blocks_stored(piece)` is how many blocks from the piece's start are there already. Such a piece leads a
+    request of its own range, since only a request's first piece may skip blocks.
+    """
+    for first, count in ranges:
+        start = first
+        for piece in range(first + 1, first + count):
+            if blocks_stored(piece):
+                yield _request(file_id, start, piece - start, blocks_stored(start), priority)
+                start = piece
+        yield _request(file_id, start, first + count - start, blocks_stored(start), priority)
+
+
+def _request(file_id: bytes, first: int, count: int, first_block: int, priority: int) -> FileRequest:
+    return FileRequest(file_id, ((first, count),), first_block=first_block, priority=priority)

@@ -1,0 +1,136 @@
+"""Sends pieces: reads and hashes ahead in threads, one hop ahead of the network, never bytes that fail their hash.
+
+Back-pressure is QUIC's: `send_all` waits while the other side has not consumed. A requester that reads nothing
+for `SEND_STALL_TIMEOUT_S` loses the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import Busy, NotFound, RemoteProtocolError, TimedOut
+from p2pnode.node.blocking import RunBlocking
+from p2pnode.node.events import NodeEvent, UploadFinished
+from p2pnode.node.message_stream import MessageStream
+from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.sharing import Shared, Shares
+from p2pnode.storage import PieceData
+from p2pnode.torrent import Metainfo
+from p2pnode.wire.communication import (
+    FileChunk,
+    FileChunkAck,
+    FileRequest,
+    FileResponse,
+    FileTransferComplete,
+    PieceRanges,
+)
+from p2pnode.wire.framing import frame
+
+
+def check_request(request: FileRequest, metainfo: Metainfo) -> None:
+    """Raise `RemoteProtocolError` for pieces or blocks that the torrent does not have."""
+    if not request.ranges:
+        return
+    end = request.ranges[-1][0] + request.ranges[-1][1]
+    if end > metainfo.piece_count:
+        raise RemoteProtocolError(f"the torrent has {metainfo.piece_count} pieces, asked for {end}")
+    if request.first_block and request.first_block >= metainfo.piece(request.ranges[0][0]).block_count:
+        raise RemoteProtocolError("the first piece has no such block")
+
+
+def batches(ranges: PieceRanges, piece_length: int) -> Iterator[list[int]]:
+    """Group the pieces so that one hop to a thread reads about `UPLOAD_READ_AHEAD` bytes."""
+    count = max(1, config.UPLOAD_READ_AHEAD // piece_length)
+    batch: list[int] = []
+    for first, length in ranges:
+        for piece in range(first, first + length):
+            batch.append(piece)
+            if len(batch) == count:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def chunk_frames(piece: int, data: PieceData, first_block: int) -> Iterator[bytes]:
+    """The frames and raw bytes of one piece, from a block on, in pieces fit for one `send_all`."""
+    view = memoryview(data.data)
+    hashes = data.block_hashes
+    for offset in range(first_block * config.BLOCK_SIZE, len(view), config.CHUNK_SIZE):
+        part = view[offset : offset + config.CHUNK_SIZE]
+        header = frame(FileChunk(piece, offset, len(part), len(hashes) // 32))
+        yield b"".join((header, hashes, part))
+        hashes = b""
+
+
+class Uploader:
+    """Serves `FileRequest`s out of what is shared here."""
+
+    def __init__(
+        self, shares: Shares, run_blocking: RunBlocking, publish: Callable[[NodeEvent], None]
+    ) -> None:
+        self._shares = shares
+        self._run_blocking = run_blocking
+        self._publish = publish
+        self.bytes_sent = 0
+        self.requests_served = 0
+
+    async def serve(self, stream: MessageStream, node_id: bytes, request: FileRequest) -> None:
+        """Answer one request: the response, the metainfo if asked for, the chunks, the end."""
+        shared = self._shares.by_id(request.file_id)
+        if shared is None:
+            raise NotFound("not shared here")
+        check_request(request, shared.metainfo)
+        metainfo = shared.metainfo.encode() if request.metainfo else b""
+        response = FileResponse(request.file_id, True, shared.metainfo.size, len(metainfo))
+        await stream.send(response, metainfo)
+        if not request.ranges:
+            return
+        started = trio.current_time()
+        async with open_flat_nursery() as nursery:
+            nursery.start_soon(self._read_acks, stream)
+            sent = await self._send_pieces(stream, shared, request)
+            await stream.send(FileTransferComplete(sent))
+            await stream.send_eof()
+        self.requests_served += 1
+        seconds = trio.current_time() - started
+        self._publish(
+            UploadFinished(
+                file_id=shared.file_id, name=shared.name, node_id=node_id, bytes_sent=sent, seconds=seconds
+            )
+        )
+
+    async def _read_acks(self, stream: MessageStream) -> None:
+        """Take in the requester's progress until he finishes the stream."""
+        while (message := await stream.receive()) is not None:
+            if not isinstance(message, FileChunkAck):
+                raise RemoteProtocolError(f"{type(message).__name__} in the middle of a transfer")
+
+    async def _send_pieces(self, stream: MessageStream, shared: Shared, request: FileRequest) -> int:
+        """Send all that was asked for; return how many file bytes."""
+        sent = 0
+        first_block = request.first_block
+        send_batch, receive_batch = trio.open_memory_channel[list[tuple[int, PieceData]]](0)
+
+        async def read_ahead() -> None:
+            async with send_batch:
+                for pieces in batches(request.ranges, shared.metainfo.piece_length):
+                    await send_batch.send(await self._run_blocking(shared.read_pieces, pieces))
+
+        async with open_flat_nursery() as nursery, receive_batch:
+            nursery.start_soon(read_ahead)
+            async for batch in receive_batch:
+                for piece, data in batch:
+                    for part in chunk_frames(piece, data, first_block):
+                        with trio.move_on_after(config.SEND_STALL_TIMEOUT_S) as scope:
+                            await stream.send_bytes(part)
+                        if scope.cancelled_caught:
+                            raise TimedOut("the requester reads nothing")
+                    size = len(data.data) - first_block * config.BLOCK_SIZE
+                    sent += size
+                    self.bytes_sent += size
+                    first_block = 0
+        return sent
