@@ -19,6 +19,7 @@ FRAME_SIZE_MAX: Final = 64 * KIB  # a page of a list fits; nothing larger is eve
 NAME_LENGTH_MAX: Final = 1024  # characters of a torrent's name or of a prefix
 ERROR_TEXT_LENGTH_MAX: Final = 512  # characters: one line for a person
 RANGES_PER_MESSAGE_MAX: Final = 1024  # piece ranges: 1024 × ~10 bytes fit a frame many times over
+KEYS_PER_MAP_MAX: Final = 64  # keys of one msgpack map: room for those of later versions
 ADDRESSES_PER_NODE_MAX: Final = 8  # a node with more interfaces picks its best ones
 LIST_PAGE_MAX: Final = 48  # rows: 48 × (name of 1024 + 70) stays below FRAME_SIZE_MAX
 SOURCES_PER_MESSAGE_MAX: Final = 50  # as trackers answer by default (BEP 3 practice)
@@ -37,6 +38,19 @@ FOREIGN_PIECE_LENGTH_MAX: Final = 2**29
 PIECES_AIM: Final = 1024  # the table of piece lengths keeps a torrent at or below this many while it can
 PIECES_MAX: Final = 2**21  # in any torrent that is read
 BLOCKS_PER_PIECE_MAX: Final = FOREIGN_PIECE_LENGTH_MAX // BLOCK_SIZE
+FOREIGN_PIECE_LENGTH_MIN: Final = 1 * KIB  # v1 pieces; fewer bytes are hardly more than their hash
+COMPONENT_SIZE_MAX: Final = 255  # bytes of UTF-8 in a file name, as file systems have it
+PATH_DEPTH_MAX: Final = (
+    64  # components below a torrent's name; deeper trees are attacks on those who walk them
+)
+TRACKERS_MAX: Final = 32  # of a torrent or a magnet link: what is beyond is left out
+WEB_SEEDS_MAX: Final = 32  # the same
+URL_LENGTH_MAX: Final = 2048  # characters; longer ones are left out
+MAGNET_LENGTH_MAX: Final = (
+    64 * KIB
+)  # characters: all trackers and web seeds at their longest, hardly ever more
+TICKET_LENGTH_MAX: Final = 8 * KIB  # characters: all nodes with all addresses
+TICKET_NODES_MAX: Final = 8  # who else has the file is asked of these
 BENCODE_DEPTH_MAX: Final = 100
 BENCODE_TOKENS_MAX: Final = 3_000_000
 BENCODE_INTEGER_DIGITS_MAX: Final = 20  # -2**63 has 19 and a sign
@@ -93,7 +107,9 @@ PROGRESS_INTERVAL_S: Final = 0.25  # between two FetchProgress: what an eye can 
 SOURCES_REFRESH_S: Final = 5.0  # how often a running download asks who else has it
 REQUESTS_PER_LINK_MAX: Final = 64  # streams one peer may have us work on; more are answered BUSY
 DISK_THREADS: Final = 8  # blocking calls at once: disks gain nothing beyond
-UPLOAD_READ_AHEAD: Final = 1 * MIB  # pieces read and hashed in one hop to a thread, one hop ahead of the network
+UPLOAD_READ_AHEAD: Final = (
+    1 * MIB
+)  # pieces read and hashed in one hop to a thread, one hop ahead of the network
 EVENTS_QUEUED_MAX: Final = 4096  # events a subscriber may leave unread before progress is dropped for it
 MIRROR_AT_ONCE: Final = 2  # fetches a mirroring peer runs at a time
 ITEMS_LISTED_MAX: Final = 100_000  # rows of a list that are paged through before we say it is too long
