@@ -1,0 +1,134 @@
+"""The link to the server that we chose: dialed, kept, announced to, dialed again when it is lost.
+
+On each new link everything we share is announced, then what changes; presence is announced again before it
+expires. So a server that was killed and restarted knows us and our files again without anybody's help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from random import Random
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import REMOTE_FAULTS, NetworkError, P2PNodeError
+from p2pnode.node.events import NodeEvent, NodeWarning, ServerConnected, ServerLost
+from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.peer_link import PeerLink
+from p2pnode.quic import Address
+from p2pnode.wire.communication import FileAcknowledge, FileAnnounce, PresenceAnnounce
+
+Connect = Callable[[], Awaitable[PeerLink]]
+
+
+class Announcer:
+    """Keeps us registered with one server."""
+
+    def __init__(
+        self,
+        address: Address,
+        connect: Connect,
+        presence: Callable[[], PresenceAnnounce],
+        offers: Callable[[], Iterable[FileAnnounce]],
+        publish: Callable[[NodeEvent], None],
+        rng: Random,
+    ) -> None:
+        self._address = address
+        self._connect = connect
+        self._presence = presence
+        self._offers = offers
+        self._publish = publish
+        self._rng = rng
+        self._pending: dict[bytes, FileAnnounce] = {}
+        self._something_pending = trio.Event()
+        self._first_attempt_over = trio.Event()
+        self._first_failure: P2PNodeError | None = None
+        self.link: PeerLink | None = None
+
+    def announce(self, offer: FileAnnounce) -> None:
+        """Tell the server of a change, as soon as it can be told; a later change of the same file replaces it."""
+        self._pending[offer.file_id] = offer
+        self._something_pending.set()
+
+    async def wait_connected(self) -> PeerLink:
+        """Wait for the first attempt; raise why it failed."""
+        await self._first_attempt_over.wait()
+        if self.link is None:
+            raise self._first_failure or NetworkError("the server is gone")
+        return self.link
+
+    async def run(self) -> None:
+        """Stay registered until cancelled."""
+        wait_s = config.RECONNECT_MIN_S
+        while True:
+            try:
+                await self._stay_connected()
+                wait_s = config.RECONNECT_MIN_S
+                reason = "the link ended"
+            except REMOTE_FAULTS as error:
+                reason = str(error)
+                self._first_failure = self._first_failure or error
+            if self.link is not None:
+                self.link = None
+                wait_s = config.RECONNECT_MIN_S
+            self._first_attempt_over.set()
+            pause_s = wait_s * self._rng.uniform(0.5, 1.0)
+            self._publish(ServerLost(address=self._address, reason=reason, retry_s=pause_s))
+            await trio.sleep(pause_s)
+            wait_s = min(2 * wait_s, config.RECONNECT_MAX_S)
+
+    async def _stay_connected(self) -> None:
+        link = await self._connect()
+        self.link = link
+        self._pending = {offer.file_id: offer for offer in self._offers()}
+        self._something_pending.set()
+        self._publish(
+            ServerConnected(
+                address=link.connection.remote_address,
+                node_id=link.node_id,
+                verified=link.verified,
+                observed_address=link.observed_address or ("", 0),
+            )
+        )
+        self._first_attempt_over.set()
+        async with open_flat_nursery() as nursery:
+            nursery.start_soon(self._announce_files, link)
+            nursery.start_soon(self._announce_presence, link)
+            closed = await link.connection.wait_closed()
+            nursery.cancel_scope.cancel()
+        raise closed
+
+    async def _announce_presence(self, link: PeerLink) -> None:
+        while True:
+            await trio.sleep(config.PRESENCE_LASTS_S / 3)
+            await link.tell(self._presence())
+
+    async def _announce_files(self, link: PeerLink) -> None:
+        while True:
+            await self._something_pending.wait()
+            self._something_pending = trio.Event()
+            batch, self._pending = self._pending, {}
+            if batch:
+                await self._announce_batch(link, list(batch.values()))
+
+    async def _announce_batch(self, link: PeerLink, offers: list[FileAnnounce]) -> None:
+        """Announce several files on one stream; each is acknowledged in order."""
+        stream = await link.request()
+
+        async def send() -> None:
+            for offer in offers:
+                await stream.send(offer)
+            await stream.send_eof()
+
+        try:
+            async with open_flat_nursery() as nursery:
+                nursery.start_soon(send)
+                for offer in offers:
+                    answer = await stream.receive_as(FileAcknowledge)
+                    if not answer.accepted:
+                        self._publish(
+                            NodeWarning(text=f"the server does not list {offer.name!r}: {answer.reason}")
+                        )
+        finally:
+            await stream.aclose()

@@ -1,0 +1,188 @@
+"""What this node offers: files and trees by file id, and the watch over a shared directory.
+
+An item of the directory is each top-level entry. Hashes come from the catalogue where nothing changed, else from
+all cores. What is gone or changed is un-shared; what changed a moment ago waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import P2PNodeError
+from p2pnode.node.blocking import RunBlocking
+from p2pnode.node.events import FileShared, FileUnshared, HashingProgress, NodeEvent, NodeWarning
+from p2pnode.storage import Catalogue, FileStore, Item, PieceData, find_item, hash_path, list_items
+from p2pnode.torrent import Metainfo
+
+
+@dataclass(frozen=True)
+class Shared:
+    """One item that we offer, complete and verified."""
+
+    metainfo: Metainfo
+    path: Path
+    store: FileStore
+
+    @property
+    def file_id(self) -> bytes:
+        """Its id, 32 bytes."""
+        return self.metainfo.file_id
+
+    @property
+    def name(self) -> str:
+        """Its name: the base name of its path."""
+        return self.metainfo.name
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return self.metainfo.size
+
+    def read_pieces(self, pieces: list[int]) -> list[tuple[int, PieceData]]:
+        """Read and check several pieces in one go; runs in a thread."""
+        return [(piece, self.store.read_piece(piece)) for piece in pieces]
+
+
+class Shares:
+    """The table of shared items. `changed(shared, offered)` is called for each that comes or goes."""
+
+    def __init__(
+        self,
+        files_dir: Path | None,
+        catalogue: Catalogue,
+        run_blocking: RunBlocking,
+        publish: Callable[[NodeEvent], None],
+        changed: Callable[[Shared, bool], None],
+    ) -> None:
+        self._files_dir = files_dir
+        self._catalogue = catalogue
+        self._run_blocking = run_blocking
+        self._publish = publish
+        self._changed = changed
+        self._by_id: dict[bytes, Shared] = {}
+        self._by_path: dict[Path, tuple[Item, Shared]] = {}
+        self._failed: dict[Path, Item] = {}
+
+    def __iter__(self) -> Iterator[Shared]:
+        return iter(list(self._by_id.values()))
+
+    def by_id(self, file_id: bytes) -> Shared | None:
+        """The item with this id, if it is offered."""
+        return self._by_id.get(file_id)
+
+    async def share(self, path: Path) -> Shared:
+        """Offer a file or tree: hash it unless the catalogue knows it. Raises `StorageError` and kin."""
+        item = await self._run_blocking(find_item, path)
+        return await self._share_item(item)
+
+    async def adopt(self, metainfo: Metainfo, path: Path) -> None:
+        """Offer what a fetch just verified and put there, without hashing it again."""
+        item = await self._run_blocking(find_item, path)
+        await self._remember(item, metainfo)
+        if path.parent == self._files_dir:
+            self._offer(item, metainfo)
+
+    def withdraw(self, shared: Shared, reason: str) -> None:
+        """Stop offering an item."""
+        for path, (_, known) in list(self._by_path.items()):
+            if known is shared:
+                del self._by_path[path]
+        if self._by_id.get(shared.file_id) is shared:
+            del self._by_id[shared.file_id]
+            self._publish(
+                FileUnshared(file_id=shared.file_id, name=shared.name, path=shared.path, reason=reason)
+            )
+            self._changed(shared, False)
+        shared.store.close()
+
+    async def watch(self) -> None:
+        """Keep the table in step with the shared directory, for ever."""
+        while self._files_dir is not None:
+            await self.rescan()
+            await trio.sleep(config.RESCAN_INTERVAL_S)
+
+    async def rescan(self) -> None:
+        """Compare the directory with the table once."""
+        assert self._files_dir is not None
+        items = {item.path: item for item in await self._run_blocking(list_items, self._files_dir)}
+        for path, (known, shared) in list(self._by_path.items()):
+            if path.parent == self._files_dir and items.get(path) != known:
+                self.withdraw(shared, "it changed" if path in items else "it is gone")
+        for path, item in items.items():
+            if path not in self._by_path and self._failed.get(path) != item and item.is_settled(time.time()):
+                await self._try_share(item)
+
+    async def _try_share(self, item: Item) -> None:
+        """Share one item of the directory; one that cannot be read is named once and left out."""
+        try:
+            await self._share_item(item)
+        except P2PNodeError as error:
+            self._failed[item.path] = item
+            self._publish(NodeWarning(text=f"not shared: {error}"))
+
+    async def _share_item(self, item: Item) -> Shared:
+        raw = await self._run_blocking(self._catalogue.lookup, item.path, item.fingerprint)
+        if raw is not None:
+            return self._offer(item, Metainfo.decode_canonical(raw))
+        metainfo = await self._hash(item)
+        await self._remember(item, metainfo)
+        return self._offer(item, metainfo)
+
+    async def _remember(self, item: Item, metainfo: Metainfo) -> None:
+        await self._run_blocking(
+            self._catalogue.remember, item.path, item.fingerprint, metainfo.encode()
+        )
+
+    async def _hash(self, item: Item) -> Metainfo:
+        progress = _Progress(item.path)
+
+        async def report() -> None:
+            while True:
+                await trio.sleep(config.PROGRESS_INTERVAL_S)
+                self._publish(progress.event())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(report)
+            metainfo = await self._run_blocking(hash_path, item.path, progress.update)
+            nursery.cancel_scope.cancel()
+        return metainfo
+
+    def _offer(self, item: Item, metainfo: Metainfo) -> Shared:
+        known = self._by_id.get(metainfo.file_id)
+        if known is not None:
+            self._by_path[item.path] = (item, known)
+            return known
+        shared = Shared(metainfo, item.path, FileStore.share(metainfo, item.path))
+        self._by_id[shared.file_id] = shared
+        self._by_path[item.path] = (item, shared)
+        self._publish(
+            FileShared(file_id=shared.file_id, name=shared.name, size=shared.size, path=shared.path)
+        )
+        self._changed(shared, True)
+        return shared
+
+    def close(self) -> None:
+        """Close every open file."""
+        for shared in self._by_id.values():
+            shared.store.close()
+        self._catalogue.close()
+
+
+class _Progress:
+    """Carries the count from the hashing threads to the task that publishes it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._done = self._total = 0
+
+    def update(self, done: int, total: int) -> None:
+        self._done, self._total = done, total
+
+    def event(self) -> HashingProgress:
+        return HashingProgress(path=self._path, bytes_done=self._done, bytes_total=self._total)
