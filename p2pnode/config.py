@@ -74,6 +74,16 @@ RETRY_TOKEN_SIZE_MAX: Final = 512  # a longer one leaves no room in an Initial
 TLS_MESSAGE_SIZE_MAX: Final = 64 * KIB  # aioquic joins a TLS message in quadratic time
 CLOSE_REPEATS: Final = 3  # CLOSE is never acknowledged, so it is sent this often
 CLOSE_INTERVAL_S: Final = 0.05  # between the repeats
+DATAGRAM_SIZE: Final = 1200  # bytes of a QUIC datagram: every path carries this (RFC 9000 §14)
+HALF_OPEN_PER_HOST_MAX: Final = 64  # so that one address cannot take all of HALF_OPEN_MAX
+INBOX_SIZE_MAX: Final = 4 * MIB  # received datagrams that a connection has not taken in yet
+PACKETS_IN_FLIGHT_MAX: Final = 16_384  # half of what 2-byte packet numbers tell apart
+PACKET_NUMBER_SKIP_MAX: Final = 512  # a packet number is left out within so many, to catch lying ACKs
+KEY_UPDATE_PACKETS: Final = 2**22  # AES-GCM is safe for 2**23 packets under one key (RFC 9001 §6.6)
+PACING_BURST_S: Final = 0.005  # of sending in one go: a driver that wakes each ms must not drip
+STREAM_RESETS_PER_S: Final = 64  # of its own streams that a peer may reset, for ever …
+STREAM_RESETS_BURST: Final = 512  # … and at once; more is a flood and ends the connection
+UNVERIFIED_REPLIES_PER_S: Final = 200  # version negotiation and INVALID_TOKEN, to all the world together
 
 # -- storage -----------------------------------------------------------------------------------------------
 
