@@ -2,8 +2,8 @@
 
 msgpack gives plain values within limits, msgspec types them, and what a type cannot say is checked last.
 Both directions go through the same checks, so what we send is what we would take: a breach is
-`LocalProtocolError` in `encode` and `RemoteProtocolError` in `decode`. The texts of both are one line and never
-quote the other side.
+`LocalProtocolError` in `encode` and `RemoteProtocolError` in `decode`. The texts of both are one line and
+never quote the other side.
 """
 
 from __future__ import annotations
