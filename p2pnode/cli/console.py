@@ -1,0 +1,55 @@
+"""Where output goes: data and `--json` events to stdout, everything said to people to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+
+@dataclass(frozen=True)
+class Console:
+    """How this run talks."""
+
+    json: bool = False
+    color: bool | None = None  # None: as the terminal and NO_COLOR say
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody watches: progress may redraw its lines."""
+        return not self.json and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def data(self, text: str) -> None:
+        """One line that a program may read."""
+        click.echo(text)
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """One object on one line, flushed, so that a reader of a pipe sees it now."""
+        click.echo(json.dumps(event))
+
+    def say(self, text: str) -> None:
+        """One line for a person."""
+        click.echo(text, err=True)
+
+    def warn(self, text: str) -> None:
+        """One line that a person must not miss."""
+        label = click.style("p2pnode: warning:", fg="yellow", bold=True)
+        click.echo(f"{label} {text}", err=True, color=self.color)
+
+    def fail(self, text: str, exit_code: int) -> None:
+        """Why the program ends; with `--json` also as its last event."""
+        if self.json:
+            self.event({"event": "error", "text": text, "exit_code": exit_code})
+        label = click.style("p2pnode:", fg="red", bold=True)
+        click.echo(f"{label} {text}", err=True, color=self.color)
+
+
+def color_wanted(no_color: bool) -> bool | None:
+    """False where `--no-color`, NO_COLOR (any value but the empty one) or a dumb terminal forbids colour."""
+    forbidden = no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return False if forbidden else None
