@@ -144,8 +144,14 @@ def test_private_names_of_aioquic_stay_in_one_module(path: Path) -> None:
 
 
 def caught_by(node: ast.AST) -> list[ast.expr | None]:
-    """The exception types of an `except` clause or of `contextlib.suppress`; None for a bare `except:`."""
+    """What an `except` clause or `contextlib.suppress` swallows; None for a bare `except:`.
+
+    A clause that ends in a bare `raise` swallows nothing: it only tidies up.
+    """
     if isinstance(node, ast.ExceptHandler):
+        last = node.body[-1]
+        if isinstance(last, ast.Raise) and last.exc is None:
+            return []
         return [*node.type.elts] if isinstance(node.type, ast.Tuple) else [node.type]
     if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
         return [*node.args]
