@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -180,6 +181,16 @@ def test_raw_bytes_that_fill_what_was_fed_are_handed_on_without_a_copy() -> None
         decoder.feed(data)
         assert decoder.read_raw() is data
     assert decoder.raw_remaining == 0
+
+
+def test_an_idle_decoder_holds_on_to_nothing() -> None:
+    decoder = FrameDecoder()
+    decoder.expect_raw(65536)
+    data = os.urandom(65536)
+    references = sys.getrefcount(data)
+    decoder.feed(data)
+    decoder.read_raw()
+    assert sys.getrefcount(data) == references
 
 
 def test_raw_bytes_stop_where_the_next_frame_begins() -> None:
