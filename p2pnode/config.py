@@ -121,6 +121,10 @@ UPLOAD_READ_AHEAD: Final = (
     1 * MIB
 )  # pieces read and hashed in one hop to a thread, one hop ahead of the network
 EVENTS_QUEUED_MAX: Final = 4096  # events a subscriber may leave unread before progress is dropped for it
+REQUEST_TIMEOUT_S: Final = 15.0  # a small question; longer than the idle timeout, which tells more
+BYE_TIMEOUT_S: Final = 1.0  # for telling everybody that we leave
+DIAL_BACKS_MAX: Final = 16  # dials at once that our server asked for on others' behalf
+MIRROR_INTERVAL_S: Final = 2.0  # between two looks of a mirroring peer at the server's list
 MIRROR_AT_ONCE: Final = 2  # fetches a mirroring peer runs at a time
 ITEMS_LISTED_MAX: Final = 100_000  # rows of a list that are paged through before we say it is too long
 PUSH_SIZE_MAX: Final = 2**50  # default of --push-max: a peer's disk is the limit

@@ -26,9 +26,8 @@
     │   ├── BencodeError             12
     │   ├── MetainfoError            12
     │   └── HashMismatch             12   bytes are not what their hash says
-    └── ProtocolError                12
-        ├── LocalProtocolError        1   we broke a rule: a bug of ours, never caught
-        └── RemoteProtocolError      12   they broke a rule: that link ends
+    └── RemoteProtocolError          12   they broke a rule of the protocol: that link ends
+    LocalProtocolError                1   we broke one: a bug, so outside the tree, and nothing catches it
 
 0 is success, 2 a usage error (click's own), 130 an interrupt. The texts are one line, say what is wrong and
 what to do, and are safe to show.
@@ -171,20 +170,14 @@ class HashMismatch(InvalidData):
     """Bytes are not what their hash says."""
 
 
-class ProtocolError(P2PNodeError):
-    """A rule of the protocol was broken."""
+class RemoteProtocolError(P2PNodeError):
+    """They broke a rule of the protocol: that link ends."""
 
     exit_code = 12
 
 
-class LocalProtocolError(ProtocolError):
-    """We broke a rule: a bug of ours."""
-
-    exit_code = 1
-
-
-class RemoteProtocolError(ProtocolError):
-    """They broke a rule: that link ends."""
+class LocalProtocolError(Exception):
+    """We broke a rule of the protocol: a bug of ours, which ends the program with its traceback."""
 
 
 # What a remote can cause. Whoever talks to a remote catches these and nothing wider: the rest is our bug or our disk.

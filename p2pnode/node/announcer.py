@@ -51,6 +51,10 @@ class Announcer:
         self._pending[offer.file_id] = offer
         self._something_pending.set()
 
+    async def wait_first_attempt(self) -> None:
+        """Wait until we are connected, or know that we are not."""
+        await self._first_attempt_over.wait()
+
     async def wait_connected(self) -> PeerLink:
         """Wait for the first attempt; raise why it failed."""
         await self._first_attempt_over.wait()

@@ -80,17 +80,22 @@ class Dialer:
         self._ask_to_connect = ask_to_connect
         self._dialing: dict[bytes, trio.Lock] = {}
 
-    async def link_to(self, node_id: bytes, addresses: tuple[Address, ...]) -> PeerLink:
-        """Return a live link, or raise `ConnectFailed` (or `TrustError` where another node answers)."""
+    async def link_to(
+        self, node_id: bytes, addresses: tuple[Address, ...], *, may_ask: bool = True
+    ) -> PeerLink:
+        """Return a live link, or raise `ConnectFailed` (or `TrustError` where another node answers).
+
+        `may_ask` is false for one who was asked to dial himself, or two nodes would ask each other for ever.
+        """
         lock = self._dialing.setdefault(node_id, trio.Lock())
         try:
             async with lock:
-                return self._links.best(node_id) or await self._dial(node_id, addresses)
+                return self._links.best(node_id) or await self._dial(node_id, addresses, may_ask)
         finally:
             if not lock.statistics().tasks_waiting and not lock.locked():
                 self._dialing.pop(node_id, None)
 
-    async def _dial(self, node_id: bytes, addresses: tuple[Address, ...]) -> PeerLink:
+    async def _dial(self, node_id: bytes, addresses: tuple[Address, ...], may_ask: bool) -> PeerLink:
         """Dial each address; meanwhile, after a while, let a common acquaintance ask the node to dial us."""
         found: list[PeerLink] = []
         failures: list[P2PNodeError] = []
@@ -114,7 +119,8 @@ class Dialer:
 
         async with open_flat_nursery() as nursery:
             nursery.start_soon(dial_them)
-            nursery.start_soon(be_dialed)
+            if may_ask:
+                nursery.start_soon(be_dialed)
         if found:
             return found[0]
         if failures:

@@ -15,10 +15,11 @@ from typing import assert_never
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, Busy, NoSource, NotFound, P2PNodeError, Refused
+from p2pnode.errors import REMOTE_FAULTS, Busy, NotFound, Refused
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import FetchProgress, FetchSourceLost, NodeEvent
 from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.patience import Patience
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.node.transfer import PieceMismatch, Transfer, requests_for
 from p2pnode.storage import FileStore
@@ -39,7 +40,7 @@ from p2pnode.swarm import (
     RequestFinished,
     RequestPieces,
 )
-from p2pnode.torrent import Bitfield
+from p2pnode.torrent import Bitfield, printable
 from p2pnode.wire.communication import NodeItem
 
 FindSources = Callable[[], Awaitable[list[NodeItem]]]
@@ -53,36 +54,32 @@ class Downloader:
         self,
         store: FileStore,
         *,
-        file_id: bytes,
         find_sources: FindSources,
         link_to: LinkTo,
         run_blocking: RunBlocking,
         publish: Callable[[NodeEvent], None],
         rng: Random,
-        wait: bool,
+        patience: Patience,
     ) -> None:
         self._store = store
         self._metainfo = store.metainfo
-        self._file_id = file_id
+        self._file_id = self._metainfo.file_id
         self._find_sources = find_sources
         self._link_to = link_to
         self._run_blocking = run_blocking
         self._publish = publish
-        self._wait = wait
+        self._patience = patience
         self._machine = Download(self._metainfo.piece_sizes, have=store.have(), rng=rng)
         self._send_event, self._events = trio.open_memory_channel[Event](config.DOWNLOAD_EVENTS_MAX)
         self._joining: set[bytes] = set()
         self._links: dict[bytes, PeerLink] = {}
         self._requests: dict[int, trio.CancelScope] = {}
-        self._last_failure: P2PNodeError | None = None
-        self._last_source_at = 0.0
         self.bytes_done = 0
         self.bytes_by_source: Counter[bytes] = Counter()
 
     async def run(self) -> None:
         """Drive the machine until it says `Finish`. Raises `NoSource` and what the store raises."""
         self.bytes_done = self._metainfo.size - self._machine.remaining_bytes
-        self._last_source_at = trio.current_time()
         async with open_flat_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._look_for_sources)
@@ -136,28 +133,23 @@ class Downloader:
 
     def _give_up_without_sources(self) -> None:
         if self._links:
-            self._last_source_at = trio.current_time()
-        waited = trio.current_time() - self._last_source_at
-        if not self._wait and not self._joining and waited > config.NO_SOURCE_TIMEOUT_S:
-            why = f" (the last one: {self._last_failure})" if self._last_failure else ""
-            raise NoSource(
-                f"nobody who has {self._metainfo.name!r} could be reached for {waited:.0f} s{why}; "
-                "--wait waits for a source"
-            )
+            self._patience.renew()
+        elif not self._joining:
+            self._patience.check(f"nobody who has {printable(self._metainfo.name)!r} could be reached")
 
     async def _join(self, source: NodeItem) -> None:
         """Link to a source, tell the machine, and tell it again when the link ends."""
         try:
             link = await self._link_to(source)
         except REMOTE_FAULTS as error:
-            self._last_failure = error
+            self._patience.last_failure = error
             self._joining.discard(source.node_id)
             return
         have = Bitfield.from_ranges(source.have, self._metainfo.piece_count)
         self._links[source.node_id] = link
         await self._send_event.send(PeerJoined(source.node_id, have))
         closed = await link.connection.wait_closed()
-        self._last_failure = closed
+        self._patience.last_failure = closed
         if self._links.pop(source.node_id, None) is not None:
             self._source_lost(source.node_id, str(closed))
             await self._send_event.send(PeerLeft(source.node_id))
@@ -189,10 +181,10 @@ class Downloader:
             link.connection.close(CloseCode.PROTOCOL_ERROR, str(error))
             return PieceCorrupt(command.peer, error.piece)
         except (Refused, NotFound) as error:
-            self._last_failure = error
+            self._patience.last_failure = error
             return RequestFailed(command.request, retryable=False)
         except REMOTE_FAULTS as error:
-            self._last_failure = error
+            self._patience.last_failure = error
             return RequestFailed(command.request, retryable=False)
         return RequestFinished(command.request)
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from p2pnode import config
-from p2pnode.errors import Busy, NotFound, P2PNodeError, Refused, RemoteProtocolError, TimedOut
+from p2pnode.errors import Busy, ConnectionClosed, NotFound, P2PNodeError, Refused, RemoteProtocolError, TimedOut
 from p2pnode.wire.communication import Error, ErrorCode, Message, UnknownMessage
 from p2pnode.wire.framing import FrameDecoder, frame
 
@@ -48,11 +48,14 @@ class MessageStream:
 
     async def send(self, message: Message, raw: bytes = b"") -> None:
         """Send one frame and the raw bytes that belong to it."""
-        await self.stream.send_all(frame(message) + raw)
+        await self.send_bytes(frame(message) + raw)
 
     async def send_bytes(self, data: bytes) -> None:
         """Send bytes that already are frames and raw runs."""
-        await self.stream.send_all(data)
+        try:
+            await self.stream.send_all(data)
+        except trio.BrokenResourceError:  # a Unix socket's word for it
+            raise ConnectionClosed("the other side closed the socket", by_remote=True) from None
 
     async def send_eof(self) -> None:
         """Say that nothing more comes from us."""
@@ -61,12 +64,18 @@ class MessageStream:
     async def receive(self) -> Message | UnknownMessage | None:
         """Return the next message, or None at the end of the stream."""
         while (message := self._decoder.next_message()) is None:
-            data = await self.stream.receive_some()
+            data = await self._receive_some()
             if not data:
                 self._decoder.end()
                 return None
-            self._decoder.feed(bytes(data))
+            self._decoder.feed(data)
         return message
+
+    async def _receive_some(self) -> bytes:
+        try:
+            return bytes(await self.stream.receive_some())
+        except trio.BrokenResourceError:
+            raise ConnectionClosed("the other side closed the socket", by_remote=True) from None
 
     async def receive_as(self, expected: type[Expected]) -> Expected:
         """Return the next message, which must be of this type; an `Error` is raised as what it means."""
@@ -100,11 +109,11 @@ class MessageStream:
         got = 0
         with trio.move_on_after(config.STALL_TIMEOUT_S):
             while got < wanted:
-                data = await self.stream.receive_some()
+                data = await self._receive_some()
                 if not data:
                     self._decoder.end()
                 got += len(data)
-                self._decoder.feed(bytes(data))
+                self._decoder.feed(data)
             return
         raise TimedOut(f"the source sent {got} bytes in {config.STALL_TIMEOUT_S:g} s")
 

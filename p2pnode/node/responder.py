@@ -6,9 +6,7 @@ not caught here and ends the program.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import trio
 
@@ -25,6 +23,8 @@ from p2pnode.errors import (
     TimedOut,
 )
 from p2pnode.node.message_stream import MessageStream
+from p2pnode.node.presence import Presence
+from p2pnode.node.pushing import Pusher, PushReceiver
 from p2pnode.node.uploader import Uploader
 from p2pnode.wire.communication import (
     Error,
@@ -44,9 +44,6 @@ from p2pnode.wire.communication import (
     UnknownMessage,
 )
 
-Told = TypeVar("Told")
-Tell = Callable[[Told], Awaitable[None]]
-
 
 @dataclass(frozen=True)
 class Caller:
@@ -56,31 +53,7 @@ class Caller:
     name: str
     is_operator: bool
     is_our_server: bool
-    on_loopback: bool
-
-
-class Services(Protocol):
-    """What the responder needs of its node."""
-
-    uploader: Uploader
-
-    def accept_announce(self, caller: Caller, announce: FileAnnounce) -> FileAcknowledge:
-        """Register what a node has."""
-
-    def list_page(self, asked: FileList) -> FileList:
-        """A page of what is known here."""
-
-    def known_sources(self, caller: Caller, asked: FindSources) -> Sources:
-        """Who has it, as far as is known here."""
-
-    def peer_list(self) -> list[PeerList]:
-        """Whom we know, in messages that fit a frame."""
-
-    async def accept_push(self, request: PushRequest, tell: Tell[PushStatus]) -> None:
-        """Fetch what our server asks us to, telling how far it is."""
-
-    async def carry_out_push(self, order: PushOrder, tell: Tell[PushReport]) -> None:
-        """Push something to peers, telling what each of them did."""
+    address: tuple[str, int]
 
 
 def error_message(error: P2PNodeError) -> Error:
@@ -99,10 +72,17 @@ def error_message(error: P2PNodeError) -> Error:
 
 
 class Responder:
-    """Answers one stream after the other; shared by all links of a node."""
+    """Answers one stream after the other; shared by all links of a node.
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    `push_receiver` and `pusher` are given once the node can fetch, which needs links, which need answers.
+    """
+
+    push_receiver: PushReceiver
+    pusher: Pusher
+
+    def __init__(self, presence: Presence, uploader: Uploader) -> None:
+        self._presence = presence
+        self._uploader = uploader
 
     async def answer(self, stream: MessageStream, caller: Caller) -> None:
         """Read the request, answer it, finish the stream. Returns when the stream is done with."""
@@ -116,7 +96,19 @@ class Responder:
             except (Refused, NotFound, SourceChanged, StorageError, RemoteProtocolError) as error:
                 await stream.send(error_message(error))
             await stream.send_eof()
-        except (ConnectionClosed, TimedOut, trio.BrokenResourceError):
+        except (ConnectionClosed, TimedOut):
+            return
+        finally:
+            await stream.aclose()
+
+    async def refuse_busy(self, stream: MessageStream) -> None:
+        """Say that this link has too many requests under way."""
+        busy = Error(ErrorCode.BUSY, "too many requests at once", retryable=True, retry_after_s=1.0)
+        try:
+            with trio.move_on_after(config.REQUEST_HEADER_TIMEOUT_S):
+                await stream.send(busy)
+                await stream.send_eof()
+        except ConnectionClosed:
             return
         finally:
             await stream.aclose()
@@ -128,24 +120,23 @@ class Responder:
             case None | Error():
                 return
             case FileRequest():
-                await self._services.uploader.serve(stream, caller.node_id, request)
+                await self._uploader.serve(stream, caller.node_id, request)
             case FileAnnounce():
                 await self._take_announces(stream, caller, request)
             case FileList():
-                await stream.send(self._services.list_page(request))
+                await stream.send(self._presence.list_page(request))
             case FindSources():
-                await stream.send(self._services.known_sources(caller, request))
+                await stream.send(self._presence.answer_sources(caller.node_id, caller.address, request))
             case PushRequest():
                 if not caller.is_our_server:
                     raise Refused("pushes are taken only from the server that this node chose")
-                await self._services.accept_push(request, stream.send)
+                await self.push_receiver.accept(request, stream.send)
             case PeerList():
                 self._demand_operator(caller)
-                for page in self._services.peer_list():
-                    await stream.send(page)
+                await self._send_peers(stream)
             case PushOrder():
                 self._demand_operator(caller)
-                await self._services.carry_out_push(request, stream.send)
+                await self.pusher.carry_out(request, stream.send)
             case _:
                 await stream.send(Error(ErrorCode.UNKNOWN_REQUEST, "this node does not know that request"))
 
@@ -157,11 +148,16 @@ class Responder:
                 + caller.node_id.hex()
             )
 
+    async def _send_peers(self, stream: MessageStream) -> None:
+        peers = self._presence.peers()
+        for start in range(0, len(peers), config.PEERS_PER_MESSAGE_MAX):
+            await stream.send(PeerList(tuple(peers[start : start + config.PEERS_PER_MESSAGE_MAX])))
+
     async def _take_announces(self, stream: MessageStream, caller: Caller, first: FileAnnounce) -> None:
         """Acknowledge each announce of the stream in order."""
         announce: Message | UnknownMessage | None = first
         while announce is not None:
             if not isinstance(announce, FileAnnounce):
                 raise RemoteProtocolError("a stream of announces carries nothing else")
-            await stream.send(self._services.accept_announce(caller, announce))
+            await stream.send(self._presence.accept_offer(caller.node_id, announce, trio.current_time()))
             announce = await stream.receive()

@@ -1,0 +1,192 @@
+"""A fetch from reference to file: find out what it is, who has it, download, publish under its name.
+
+It resumes by itself: the journal beside the target holds the metainfo and what is verified, so a fetch that was
+interrupted needs neither the same server nor the same source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import REMOTE_FAULTS, InvalidData, NotFound, P2PNodeError
+from p2pnode.node.blocking import RunBlocking
+from p2pnode.node.downloader import Downloader, LinkTo
+from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, NodeEvent
+from p2pnode.node.patience import Patience
+from p2pnode.node.references import Reference, Wanted, pick_by_name, wanted_from
+from p2pnode.node.sharing import Shares
+from p2pnode.node.transfer import fetch_metainfo
+from p2pnode.storage import FileStore, peek_journal
+from p2pnode.torrent import Metainfo, printable, safe_name
+from p2pnode.wire.communication import FileItem, NodeItem
+
+FindSources = Callable[[Wanted], Awaitable[list[NodeItem]]]
+ListFiles = Callable[[str], Awaitable[list[FileItem]]]
+
+
+class Fetcher:
+    """Runs fetches; `active` maps file ids to those that download now."""
+
+    def __init__(
+        self,
+        *,
+        shares: Shares,
+        find_sources: FindSources,
+        list_files: ListFiles,
+        link_to: LinkTo,
+        run_blocking: RunBlocking,
+        publish: Callable[[NodeEvent], None],
+        rng: Random,
+    ) -> None:
+        self._shares = shares
+        self._find_sources = find_sources
+        self._list_files = list_files
+        self._link_to = link_to
+        self._run_blocking = run_blocking
+        self._publish = publish
+        self._rng = rng
+        self.active: dict[bytes, Downloader] = {}
+
+    async def fetch(self, reference: Reference, *, to: Path, wait: bool) -> FetchCompleted:
+        """Fetch what `reference` names into the directory `to`, or to the path `to` itself.
+
+        Raises what can go wrong, each with one line: `NotFound`, `NoSource`, `InvalidData`, `TargetExists`,
+        `AlreadyInProgress`, `DiskFull`, `StorageError`.
+        """
+        wanted = wanted_from(reference)
+        try:
+            wanted = await self._resolve(wanted, Patience(wait))
+            return await self._fetch(wanted, to, wait)
+        except P2PNodeError as error:
+            self._publish(
+                FetchFailed(
+                    file_id=wanted.file_id or b"",
+                    name=wanted.name or "",
+                    reason=str(error),
+                    exit_code=error.exit_code,
+                )
+            )
+            raise
+
+    async def _resolve(self, wanted: Wanted, patience: Patience) -> Wanted:
+        """Turn a name into a file id; with patience, wait until somebody offers it."""
+        if wanted.file_id is not None or wanted.pieces_root is not None:
+            return wanted
+        assert wanted.name is not None
+        while True:
+            try:
+                files = await self._list_files(wanted.name)
+                if not any(item.name == wanted.name for item in files):
+                    files = await self._list_files("")  # for near names
+                return replace(wanted, file_id=pick_by_name(wanted.name, files).file_id)
+            except NotFound:
+                if not patience.endless:
+                    raise
+                await trio.sleep(config.SOURCES_REFRESH_S)
+
+    async def _fetch(self, wanted: Wanted, to: Path, wait: bool) -> FetchCompleted:
+        started = trio.current_time()
+        metainfo = await self._metainfo(wanted, to, Patience(wait))
+        target = target_path(to, wanted.name or metainfo.name)
+        store = await self._run_blocking(FileStore.download, metainfo, target)
+        try:
+            bytes_resumed = store.bytes_stored
+            self._publish(
+                FetchStarted(
+                    file_id=metainfo.file_id,
+                    name=metainfo.name,
+                    size=metainfo.size,
+                    target=target,
+                    bytes_resumed=bytes_resumed,
+                )
+            )
+            downloader = self._downloader(store, replace(wanted, file_id=metainfo.file_id), wait)
+            await self._download(metainfo.file_id, downloader)
+            await self._run_blocking(store.publish)
+        finally:
+            store.close()
+        await self._shares.adopt(metainfo, target)
+        completed = FetchCompleted(
+            file_id=metainfo.file_id,
+            name=metainfo.name,
+            size=metainfo.size,
+            target=target,
+            seconds=trio.current_time() - started,
+            bytes_fetched=sum(downloader.bytes_by_source.values()),
+            sources=dict(downloader.bytes_by_source),
+        )
+        self._publish(completed)
+        return completed
+
+    async def _download(self, file_id: bytes, downloader: Downloader) -> None:
+        self.active[file_id] = downloader
+        try:
+            await downloader.run()
+        finally:
+            if self.active.get(file_id) is downloader:
+                del self.active[file_id]
+
+    def _downloader(self, store: FileStore, wanted: Wanted, wait: bool) -> Downloader:
+        async def find_sources() -> list[NodeItem]:
+            return await self._find_sources(wanted)
+
+        return Downloader(
+            store,
+            find_sources=find_sources,
+            link_to=self._link_to,
+            run_blocking=self._run_blocking,
+            publish=self._publish,
+            rng=self._rng,
+            patience=Patience(wait),
+        )
+
+    async def _metainfo(self, wanted: Wanted, to: Path, patience: Patience) -> Metainfo:
+        """The metainfo: known already, in a journal here, of what we share, or from a source."""
+        if wanted.metainfo is not None:
+            return wanted.metainfo
+        if wanted.file_id is not None and (shared := self._shares.by_id(wanted.file_id)) is not None:
+            return shared.metainfo
+        if wanted.name is not None:
+            known = await self._run_blocking(peek_journal, target_path(to, wanted.name))
+            if known is not None and _fits(known, wanted):
+                return known
+        return await self._metainfo_from_sources(wanted, patience)
+
+    async def _metainfo_from_sources(self, wanted: Wanted, patience: Patience) -> Metainfo:
+        while True:
+            for source in await self._find_sources(wanted):
+                try:
+                    return await self._metainfo_from(source, wanted)
+                except REMOTE_FAULTS as error:
+                    patience.last_failure = error
+            what = printable(wanted.name) if wanted.name else (wanted.file_id or b"").hex()
+            patience.check(f"nobody who has {what!r} could be reached")
+            await trio.sleep(config.SOURCES_RETRY_S)
+
+    async def _metainfo_from(self, source: NodeItem, wanted: Wanted) -> Metainfo:
+        link = await self._link_to(source)
+        stream = await link.request()
+        try:
+            metainfo = await fetch_metainfo(stream, source.file_id)
+        finally:
+            await stream.aclose()
+        if not _fits(metainfo, wanted):
+            raise InvalidData("the source sent the metainfo of another file")
+        return metainfo
+
+
+def _fits(metainfo: Metainfo, wanted: Wanted) -> bool:
+    if wanted.file_id is not None:
+        return metainfo.file_id == wanted.file_id
+    return not metainfo.is_directory and metainfo.files[0].pieces_root == wanted.pieces_root
+
+
+def target_path(to: Path, name: str) -> Path:
+    """Where a torrent of this name lands: in `to` when that is a directory, else at `to` itself."""
+    return to / safe_name(name) if to.is_dir() else to

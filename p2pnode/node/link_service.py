@@ -1,0 +1,227 @@
+"""Makes links out of connections and serves them: the control stream, and a task for each request stream.
+
+Whoever dialed, a link is served the same way. What the remote does wrong ends that link; a defect of ours ends
+the program.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from ipaddress import ip_address
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import REMOTE_FAULTS, ConnectFailed, NetworkError, Refused, RemoteProtocolError
+from p2pnode.node.dialer import Dialer, LinkTable
+from p2pnode.node.events import NodeEvent, PeerConnected, PeerDisconnected
+from p2pnode.node.message_stream import MessageStream
+from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.peer_link import CloseCode, PeerLink, establish_accepted, establish_dialed
+from p2pnode.node.presence import Presence
+from p2pnode.node.responder import Caller, Responder
+from p2pnode.node.server_reference import ServerReference
+from p2pnode.quic import Address, Connection, Endpoint, NodeIdTrust, NodeKey, Resolve, Stream, Trust
+from p2pnode.wire.communication import (
+    Bye,
+    ConnectToMe,
+    NodeItem,
+    PresenceAnnounce,
+    PresenceResponse,
+    UnknownMessage,
+)
+
+log = logging.getLogger(__name__)
+
+
+class LinkService:
+    """All links of a node, and the only maker of them."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint,
+        node_key: NodeKey,
+        presence: Presence,
+        responder: Responder,
+        allow: frozenset[bytes] | None,
+        admins: frozenset[bytes],
+        resolve_name: Resolve,
+        nursery: trio.Nursery,
+        publish: Callable[[NodeEvent], None],
+    ) -> None:
+        self._endpoint = endpoint
+        self._node_key = node_key
+        self._presence = presence
+        self._responder = responder
+        self._allow = allow
+        self._admins = admins
+        self._resolve = resolve_name
+        self._nursery = nursery
+        self._publish = publish
+        self._dial_backs = 0
+        self.links = LinkTable(node_key.node_id)
+        self.dialer = Dialer(self.links, self._dial_peer, self._ask_to_connect)
+
+    async def accept_for_ever(self) -> None:
+        """Take every connection that proves a node key and is allowed."""
+        while True:
+            connection = await self._endpoint.accept()
+            self._nursery.start_soon(self._take, connection)
+
+    async def dial_server(self, server: ServerReference) -> PeerLink:
+        """Dial each address of the server's name until one answers."""
+        failure: NetworkError | None = None
+        for address in await self._resolve(server.host, server.port):
+            try:
+                return await self._dial(address, server.trust, server.host, is_server=True)
+            except NetworkError as error:
+                failure = error
+        raise failure or ConnectFailed(f"{server.address} has no address")
+
+    async def link_to(self, source: NodeItem) -> PeerLink:
+        """The link that stands to this node, or a new one."""
+        return await self.dialer.link_to(source.node_id, source.addresses)
+
+    async def say_bye(self) -> None:
+        """Tell everybody that we leave, so that nobody waits for us; bounded."""
+        with trio.move_on_after(config.BYE_TIMEOUT_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for link in self.links:
+                    nursery.start_soon(link.say_bye)
+
+    # -- making links --------------------------------------------------------------------------------------
+
+    async def _take(self, connection: Connection) -> None:
+        def respond(node_id: bytes, announced: PresenceAnnounce) -> PresenceResponse:
+            if self._allow is not None and node_id not in self._allow:
+                raise Refused(f"this node is closed to node id {node_id.hex()}; its owner can --allow it")
+            return self._presence.arrived(node_id, announced, connection.remote_address, trio.current_time())
+
+        try:
+            link = await establish_accepted(connection, self._node_key, respond)
+        except REMOTE_FAULTS as error:
+            log.info("no link with %s port %d: %s", *connection.remote_address, error)
+            return
+        self.links.add(link)
+        await self._serve(link)
+
+    async def _dial_peer(self, address: Address, node_id: bytes) -> PeerLink:
+        return await self._dial(address, NodeIdTrust(node_id), None, is_server=False)
+
+    async def _dial(
+        self, address: Address, trust: Trust, server_name: str | None, *, is_server: bool
+    ) -> PeerLink:
+        connection = await self._endpoint.dial(
+            address, alpn=config.ALPN, server_name=server_name, trust=trust
+        )
+        link = await establish_dialed(
+            connection, self._node_key, self._presence.announce(), trust, is_server=is_server
+        )
+        if self._allow is not None and not is_server and link.node_id not in self._allow:
+            connection.close(CloseCode.NOT_ALLOWED, "this node is closed to you")
+            raise Refused(f"node id {link.node_id.hex()} is not in --allow")
+        self.links.add(link)
+        self._nursery.start_soon(self._serve, link)
+        return link
+
+    # -- serving links -------------------------------------------------------------------------------------
+
+    async def _serve(self, link: PeerLink) -> None:
+        peer = link.peer
+        self._publish(
+            PeerConnected(
+                node_id=peer.node_id,
+                name=peer.name,
+                role=peer.role,
+                address=link.connection.remote_address,
+                dialed=link.dialed,
+            )
+        )
+        reason = "the link ended"
+        try:
+            async with open_flat_nursery() as nursery:
+                nursery.start_soon(self._read_control, link)
+                while True:
+                    stream = await link.connection.accept_stream()
+                    nursery.start_soon(self._answer, link, stream)
+        except REMOTE_FAULTS as error:
+            reason = str(error)
+            if isinstance(error, RemoteProtocolError):
+                link.connection.close(CloseCode.PROTOCOL_ERROR, reason)
+        finally:
+            self.links.remove(link)
+            if self.links.best(peer.node_id) is None:
+                self._presence.left(peer.node_id, trio.current_time())
+            self._publish(PeerDisconnected(node_id=peer.node_id, name=peer.name, reason=reason))
+
+    async def _answer(self, link: PeerLink, stream: Stream) -> None:
+        messages = MessageStream(stream)
+        if link.active_requests >= config.REQUESTS_PER_LINK_MAX:
+            await self._responder.refuse_busy(messages)
+            return
+        link.active_requests += 1
+        try:
+            await self._responder.answer(messages, self._caller(link))
+        finally:
+            link.active_requests -= 1
+
+    def _caller(self, link: PeerLink) -> Caller:
+        return Caller(
+            link.node_id,
+            link.peer.name,
+            is_operator=link.node_id in self._admins,
+            is_our_server=link.is_server,
+            address=link.connection.remote_address,
+        )
+
+    async def _read_control(self, link: PeerLink) -> None:
+        """Take in control messages until the link ends; unknown ones are ignored, requests are none."""
+        while (message := await link.control.receive()) is not None:
+            match message:
+                case PresenceAnnounce():
+                    response = self._presence.arrived(
+                        link.node_id, message, link.connection.remote_address, trio.current_time()
+                    )
+                    await link.tell(response)
+                case PresenceResponse():
+                    link.observed_address = message.observed_address
+                case ConnectToMe():
+                    await self._pass_on_or_dial(link, message)
+                case Bye():
+                    self._presence.left(link.node_id, trio.current_time(), for_good=True)
+                case UnknownMessage():
+                    log.info("ignored a control message of the unknown type %r", message.type)
+                case _:
+                    raise RemoteProtocolError(f"{type(message).__name__} does not belong on the control stream")
+
+    # -- being dialed instead of dialing --------------------------------------------------------------------
+
+    async def _ask_to_connect(self, node_id: bytes) -> bool:
+        """Ask our server to have that node dial us; false when there is no server to ask."""
+        for link in self.links:
+            if link.is_server and not link.connection.is_closed:
+                await link.tell(ConnectToMe(node_id))
+                return True
+        return False
+
+    async def _pass_on_or_dial(self, link: PeerLink, message: ConnectToMe) -> None:
+        """A server passes the wish on with the addresses that it knows itself; from our server we obey it."""
+        if link.is_server:
+            if self._dial_backs < config.DIAL_BACKS_MAX:
+                self._nursery.start_soon(self._dial_back, message)
+            return
+        target = self.links.best(message.node_id)
+        if target is not None and not target.dialed:
+            addresses = self._presence.addresses_of(link.node_id)
+            await target.tell(ConnectToMe(link.node_id, addresses))
+
+    async def _dial_back(self, message: ConnectToMe) -> None:
+        self._dial_backs += 1
+        try:
+            await self.dialer.link_to(message.node_id, message.addresses, may_ask=False)
+        except REMOTE_FAULTS as error:
+            log.info("could not dial back %s: %s", message.node_id.hex(), error)
+        finally:
+            self._dial_backs -= 1

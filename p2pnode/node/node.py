@@ -1,0 +1,331 @@
+"""The node: the only place where everything meets.
+
+::
+
+    async with Node(files_dir=Path("files"), server=ServerReference("10.0.0.1:8080", trust)) as node:
+        shared = await node.share(Path("model.bin"))
+        await node.fetch("weights.bin", to=Path("downloads"))
+
+One endpoint dials and accepts. Each connection becomes a link once both node keys are proven; a link's control
+stream carries presence, its other streams requests, from either side. A server is a node whose `role` says so:
+it keeps the registry of who has what, and may push.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import REMOTE_FAULTS, ConfigError, NetworkError, NotFound
+from p2pnode.node.announcer import Announcer
+from p2pnode.node.blocking import RunBlocking, in_threads
+from p2pnode.node.event_stream import EventStream
+from p2pnode.node.events import FetchCompleted, Listening, NodeEvent
+from p2pnode.node.fetching import Fetcher
+from p2pnode.node.link_service import LinkService
+from p2pnode.node.mirror import mirror_for_ever
+from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.operator import serve_operators
+from p2pnode.node.peer_link import PeerLink
+from p2pnode.node.presence import Presence
+from p2pnode.node.pushing import Pusher, PushReceiver
+from p2pnode.node.references import Reference, Wanted
+from p2pnode.node.requests import OpenStream, ask_files, ask_peers, ask_sources, order_push
+from p2pnode.node.responder import Caller, Responder
+from p2pnode.node.server_reference import ServerReference
+from p2pnode.node.sharing import Shared, Shares
+from p2pnode.node.state import StateDirectory
+from p2pnode.node.uploader import Uploader
+from p2pnode.quic import Address, Credentials, OpenSocket, Resolve, open_endpoint, open_udp_socket, resolve
+from p2pnode.storage import Catalogue
+from p2pnode.torrent import Ticket, TicketNode
+from p2pnode.wire.communication import FileItem, NodeItem, PeerReport, PushReport
+
+
+class Node:
+    """A running node, as an asynchronous context manager. All arguments are keywords.
+
+    `role` is "peer", "server" or "client" (fetches and asks, offers nothing). `listen` is (host, port), "::" for
+    all addresses of both families, port 0 for any. `files_dir` is shared and watched; `state_dir` keeps the
+    node's key and catalogue (without it, both are new). `allow` closes the node to all other node ids; `admins`
+    may command a server. `mirror` fetches whatever the server lists.
+    """
+
+    def __init__(
+        self,
+        *,
+        role: str = "peer",
+        listen: Address = ("::", 0),
+        files_dir: Path | None = None,
+        state_dir: Path | None = None,
+        server: ServerReference | None = None,
+        credentials: Credentials | None = None,
+        allow: frozenset[bytes] | None = None,
+        admins: frozenset[bytes] = frozenset(),
+        name: str = "",
+        zone: str = "",
+        push_max: int = config.PUSH_SIZE_MAX,
+        mirror: bool = False,
+        lock_state: bool = True,
+        qlog_dir: Path | None = None,
+        keylog_path: Path | None = None,
+        open_socket: OpenSocket = open_udp_socket,
+        resolve_name: Resolve = resolve,
+        run_blocking: RunBlocking | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        if mirror and (files_dir is None or server is None):
+            raise ConfigError("a mirroring node needs a server and a directory for its files")
+        self._role = role
+        self._listen = listen
+        self._files_dir = files_dir
+        self._state = StateDirectory(state_dir, locked=lock_state)
+        self._server = server
+        self._credentials = credentials
+        self._allow = allow
+        self._admins = admins
+        self._name = name or socket.gethostname()
+        self._zone = zone
+        self._push_max = push_max
+        self._mirror = mirror
+        self._qlog_dir = qlog_dir
+        self._keylog_path = keylog_path
+        self._open_socket = open_socket
+        self._resolve = resolve_name
+        self._run_blocking = run_blocking or in_threads()
+        self._rng = rng or Random()
+        self._events = EventStream()
+        self._announcer: Announcer | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._state)
+            self._node_key = self._state.node_key()
+            self.node_id = self._node_key.node_id
+            credentials = self._credentials or Credentials.from_node_key(self._node_key)
+            self.certificate_pin = credentials.pin
+            udp_socket = await self._open_socket(self._listen)
+            self._endpoint = await stack.enter_async_context(
+                open_endpoint(
+                    udp_socket, credentials, qlog_dir=self._qlog_dir, keylog_path=self._keylog_path
+                )
+            )
+            self.listen_address = self._endpoint.local_address
+            self._nursery = await stack.enter_async_context(open_flat_nursery())
+            self._assemble(stack)
+            await self._start()
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._link_service.say_bye()
+        self._nursery.cancel_scope.cancel()
+        if error is None or isinstance(error, Exception):
+            # The body's own failure is not the nursery's: it goes on bare, after everything here has ended.
+            await self._stack.__aexit__(None, None, None)
+        else:
+            await self._stack.__aexit__(kind, error, trace)
+
+    def _assemble(self, stack: AsyncExitStack) -> None:
+        """Make the parts and tell them of each other."""
+        publish = self._events.publish
+        self._presence = Presence(
+            node_id=self.node_id,
+            name=self._name,
+            role=self._role,
+            zone=self._zone,
+            listen_address=self.listen_address,
+        )
+        catalogue = Catalogue(self._state.catalogue_path or Path(":memory:"))
+        self._shares = Shares(self._files_dir, catalogue, self._run_blocking, publish, self._share_changed)
+        stack.callback(self._shares.close)
+        self._uploader = Uploader(self._shares, self._run_blocking, publish)
+        self._responder = Responder(self._presence, self._uploader)
+        self._link_service = LinkService(
+            endpoint=self._endpoint,
+            node_key=self._node_key,
+            presence=self._presence,
+            responder=self._responder,
+            allow=self._allow,
+            admins=self._admins,
+            resolve_name=self._resolve,
+            nursery=self._nursery,
+            publish=publish,
+        )
+        self._fetcher = Fetcher(
+            shares=self._shares,
+            find_sources=self._find_sources,
+            list_files=self.list_files,
+            link_to=self._link_service.link_to,
+            run_blocking=self._run_blocking,
+            publish=publish,
+            rng=self._rng,
+        )
+        self._responder.push_receiver = PushReceiver(
+            fetcher=self._fetcher,
+            files_dir=self._files_dir,
+            size_max=self._push_max,
+            nursery=self._nursery,
+            publish=publish,
+        )
+        self._responder.pusher = Pusher(
+            own_id=self.node_id,
+            own_name=self._name,
+            presence=self._presence,
+            links=self._link_service.links,
+            fetch_here=self._fetch_here,
+        )
+
+    async def _start(self) -> None:
+        self._nursery.start_soon(self._link_service.accept_for_ever)
+        self._nursery.start_soon(self._presence.expire_for_ever)
+        self._nursery.start_soon(self._shares.watch)
+        if self._role == "server" and self._state.path is not None:
+            operator = Caller(self.node_id, "operator", is_operator=True, is_our_server=False, address=("", 0))
+            await self._nursery.start(serve_operators, self._state.path, self._responder, operator)
+            self._state.leave_note(self.listen_address, self.node_id)
+        if self._server is not None:
+            self._announcer = self._make_announcer(self._server)
+            self._nursery.start_soon(self._announcer.run)
+        if self._mirror and self._files_dir is not None:
+            self._nursery.start_soon(mirror_for_ever, self, self._files_dir)
+        self._events.publish(
+            Listening(
+                address=self.listen_address,
+                node_id=self.node_id,
+                role=self._role,
+                certificate_pin=self.certificate_pin,
+            )
+        )
+
+    def _make_announcer(self, server: ServerReference) -> Announcer:
+        async def connect() -> PeerLink:
+            return await self._link_service.dial_server(server)
+
+        return Announcer(
+            (server.host, server.port),
+            connect,
+            self._presence.announce,
+            lambda: map(self._presence.offer_of, self._shares),
+            self._events.publish,
+            self._rng,
+        )
+
+    # -- what users call -----------------------------------------------------------------------------------
+
+    async def share(self, path: Path) -> Shared:
+        """Offer a file or a directory until the node ends; returns when it is hashed."""
+        return await self._shares.share(path)
+
+    async def fetch(self, reference: Reference, *, to: Path | None = None, wait: bool = False) -> FetchCompleted:
+        """Fetch a torrent; see `Fetcher.fetch` for what it raises. Resumes what an earlier fetch left.
+
+        `to` is a directory to put it in, or the path it shall have; the working directory when left out. With
+        `wait`, waits for a source as long as it takes.
+        """
+        if self._announcer is not None:
+            await self._announcer.wait_first_attempt()
+        return await self._fetcher.fetch(reference, to=to or Path.cwd(), wait=wait)
+
+    async def wait_for_server(self) -> PeerLink:
+        """Wait until the first attempt to reach the server is over; raises why it failed."""
+        if self._announcer is None:
+            raise ConfigError("this node has no server")
+        return await self._announcer.wait_connected()
+
+    def ticket(self, shared: Shared) -> Ticket:
+        """A line that names the torrent, us, our addresses and our server."""
+        addresses = self._presence.own_addresses(self._announcer.link if self._announcer else None)
+        server = self._server
+        link = self._announcer.link if self._announcer else None
+        return Ticket(
+            file_id=shared.file_id,
+            size=shared.size,
+            name=shared.name,
+            nodes=(TicketNode(self.node_id, addresses),),
+            server=f"{server.address}" if server else None,
+            server_pin=link.node_id if link else None,
+        )
+
+    async def list_files(self, prefix: str = "", *, peer: bytes | None = None) -> list[FileItem]:
+        """What the server knows (a server: what it knows itself), or what one connected peer offers."""
+        if peer is not None:
+            link = self._link_service.links.best(peer)
+            if link is None:
+                raise NotFound(f"no link to node id {peer.hex()}")
+            return await ask_files(link.request, prefix)
+        if self._announcer is None:
+            return self._presence.all_files(prefix)
+        return await ask_files(self._server_stream(), prefix)
+
+    async def list_peers(self) -> list[PeerReport]:
+        """Whom the server knows; a server is asked as its operator."""
+        if self._announcer is None:
+            return self._presence.peers()
+        return await ask_peers(self._server_stream())
+
+    def push(self, reference: str, target: str) -> AsyncIterator[PushReport]:
+        """Order the server to push; yields what each peer does."""
+        return order_push(self._server_stream(), reference, target)
+
+    def events(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[NodeEvent]]:
+        """Everything that happens from now on."""
+        return self._events.subscribe()
+
+    @property
+    def statistics(self) -> dict[str, int | float]:
+        """Counters since the start."""
+        return {
+            "links": sum(1 for _ in self._link_service.links),
+            "files_shared": sum(1 for _ in self._shares),
+            "bytes_sent": self._uploader.bytes_sent,
+            "requests_served": self._uploader.requests_served,
+            **self._endpoint.statistics.as_dict(),
+        }
+
+    # -- what the parts call -------------------------------------------------------------------------------
+
+    def _server_stream(self) -> OpenStream:
+        link = self._announcer.link if self._announcer else None
+        if link is None:
+            raise NetworkError("the server cannot be reached now")
+        return link.request
+
+    async def _find_sources(self, wanted: Wanted) -> list[NodeItem]:
+        """Everybody known to have it: from the reference, from our own registry, from our server."""
+        found = {source.node_id: source for source in wanted.sources}
+        for source in self._presence.sources(wanted.file_id, wanted.pieces_root):
+            found[source.node_id] = source
+        if self._announcer is not None and self._announcer.link is not None:
+            try:
+                answers = await ask_sources(
+                    self._announcer.link.request, file_id=wanted.file_id, pieces_root=wanted.pieces_root
+                )
+            except REMOTE_FAULTS:
+                answers = []  # the announcer notices and dials again; others may have it meanwhile
+            for source in answers:
+                found[source.node_id] = source
+        found.pop(self.node_id, None)
+        return list(found.values())
+
+    def _share_changed(self, shared: Shared, offered: bool) -> None:
+        self._presence.own_share(shared, offered)
+        if self._announcer is not None:
+            self._announcer.announce(self._presence.offer_of(shared, offered))
+
+    async def _fetch_here(self, file_id: bytes) -> FetchCompleted:
+        if self._files_dir is None:
+            raise NotFound("this server has no directory for files")
+        return await self._fetcher.fetch(file_id, to=self._files_dir, wait=False)

@@ -1,0 +1,29 @@
+"""How long to look for a source before giving up."""
+
+from __future__ import annotations
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import NoSource, P2PNodeError
+
+
+class Patience:
+    """Ends when nobody was there for `NO_SOURCE_TIMEOUT_S`; an endless one waits for ever."""
+
+    def __init__(self, endless: bool) -> None:
+        self.endless = endless
+        self.last_failure: P2PNodeError | None = None
+        self._since = trio.current_time()
+
+    def renew(self) -> None:
+        """Somebody is there: start counting anew."""
+        self._since = trio.current_time()
+
+    def check(self, problem: str) -> None:
+        """Raise `NoSource` with the problem and the last failure when it is over."""
+        waited = trio.current_time() - self._since
+        if self.endless or waited < config.NO_SOURCE_TIMEOUT_S:
+            return
+        why = f" (the last one: {self.last_failure})" if self.last_failure else ""
+        raise NoSource(f"{problem} for {waited:.0f} s{why}; --wait waits for a source")
