@@ -13,6 +13,7 @@ releases the GIL for blocks of this size, so several threads may hash different 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha1, sha256
 from typing import Final
@@ -28,12 +29,14 @@ __all__ = [
     "merkle_root",
     "piece_leaf_count",
     "root_of_layer",
+    "zeros",
 ]
 
 Buffer = bytes | bytearray | memoryview
 
 HASH_SIZE: Final = 32
 ZERO_HASH: Final = bytes(HASH_SIZE)
+_ZEROS: Final = memoryview(bytes(BLOCK_SIZE))
 
 
 def block_hashes(data: Buffer) -> bytes:
@@ -148,6 +151,12 @@ class FileHasher:
             del self._blocks[:piece]
 
 
+def zeros(count: int) -> Iterator[memoryview]:
+    """Give `count` zero bytes in parts, for what only a hash has to see."""
+    for start in range(0, count, BLOCK_SIZE):
+        yield _ZEROS[: count - start]
+
+
 class PieceHasherV1:
     """The SHA-1 hashes of the pieces of a whole torrent (BEP 3), as the bytes of its files come.
 
@@ -176,7 +185,8 @@ class PieceHasherV1:
     def align(self) -> None:
         """Fill the current piece up with zeros, as a pad file does (BEP 47); nothing at a boundary."""
         if self._filled:
-            self.update(bytes(self._piece_length - self._filled))
+            for part in zeros(self._piece_length - self._filled):
+                self.update(part)
 
     def finish(self) -> bytes:
         """Give the hashes, 20 bytes each; the hasher must not be used afterwards."""
