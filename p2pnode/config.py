@@ -49,6 +49,7 @@ URL_LENGTH_MAX: Final = 2048  # characters; longer ones are left out
 MAGNET_LENGTH_MAX: Final = (
     64 * KIB
 )  # characters: all trackers and web seeds at their longest, hardly ever more
+MAGNET_PEERS_MAX: Final = 32  # addresses of peers in a magnet link: what is beyond is left out
 TICKET_LENGTH_MAX: Final = 8 * KIB  # characters: all nodes with all addresses
 TICKET_NODES_MAX: Final = 8  # who else has the file is asked of these
 BENCODE_DEPTH_MAX: Final = 100
@@ -107,10 +108,12 @@ SETTLE_S: Final = 2.0  # a file changed more recently than this is still being w
 REQUEST_BYTES: Final = 8 * MIB  # file bytes one FileRequest asks for: bounds what a lost source costs
 REQUESTS_PER_SOURCE: Final = 2  # so that the link is busy while an answer travels
 SOURCES_AT_ONCE: Final = 4  # links one download draws from
+RETRY_AFTER_MIN_S: Final = 1.0  # a source that is busy is asked again no sooner, whatever it says
 DIAL_CONNECT_TO_ME_AFTER_S: Final = 1.0  # no answer for so long: ask the server to make the other side dial
 RECONNECT_MIN_S: Final = 0.5  # first wait before the server is dialed again; doubles with jitter …
 RECONNECT_MAX_S: Final = 8.0  # … up to this, so that a restarted server is found soon
 SOURCES_LINKED_MAX: Final = 16  # links one download keeps: those in use, and spares for when one dies
+RESET_RETRY_S: Final = 1.0  # before a source that reset a request is asked again
 SOURCES_RETRY_S: Final = 0.5  # the same question while nobody is linked
 DOWNLOAD_EVENTS_MAX: Final = 256  # events that wait for a download's one task; stores wait beyond
 PROGRESS_INTERVAL_S: Final = 0.25  # between two FetchProgress: what an eye can follow

@@ -51,7 +51,7 @@ class LinkTable:
 
     def best(self, node_id: bytes) -> PeerLink | None:
         """The link to use for a new request: of crossed dials the one that stays, else the oldest."""
-        links = [link for link in self._links.get(node_id, ()) if not link.connection.is_closed]
+        links = [link for link in self._links.get(node_id, ()) if link.connection.is_open]
         return min(links, key=self._is_larger_ids_dial) if links else None
 
     async def wait_for(self, node_id: bytes) -> PeerLink:
@@ -66,7 +66,7 @@ class LinkTable:
     def _crossed_twin(self, link: PeerLink) -> PeerLink | None:
         for other in self._links.get(link.node_id, ()):
             close_in_time = abs(other.established_at - link.established_at) < config.DIAL_TRY_TIMEOUT_S
-            if other.dialed != link.dialed and close_in_time and not other.connection.is_closed:
+            if other.dialed != link.dialed and close_in_time and other.connection.is_open:
                 return other
         return None
 

@@ -15,7 +15,7 @@ from typing import assert_never
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, Busy, NotFound, Refused
+from p2pnode.errors import REMOTE_FAULTS, Busy, NotFound, Refused, RemoteProtocolError, StreamReset
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import FetchProgress, FetchSourceLost, NodeEvent
 from p2pnode.node.nurseries import open_flat_nursery
@@ -106,16 +106,12 @@ class Downloader:
                 case CancelRequest():
                     self._requests[command.request].cancel()
                 case DropPeer():
-                    self._drop(command.peer, command.reason)
+                    self._lose(command.peer, command.reason.value)
                 case Finish():
                     return True
                 case _:
                     assert_never(command)
         return False
-
-    def _drop(self, node_id: bytes, reason: str) -> None:
-        self._links.pop(node_id, None)
-        self._publish(FetchSourceLost(file_id=self._file_id, node_id=node_id, reason=reason))
 
     # -- sources -------------------------------------------------------------------------------------------
 
@@ -149,14 +145,16 @@ class Downloader:
         self._links[source.node_id] = link
         await self._send_event.send(PeerJoined(source.node_id, have))
         closed = await link.connection.wait_closed()
-        self._patience.last_failure = closed
-        if self._links.pop(source.node_id, None) is not None:
-            self._source_lost(source.node_id, str(closed))
+        if self._links.get(source.node_id) is link:
+            self._patience.last_failure = closed
+            self._lose(source.node_id, str(closed))
             await self._send_event.send(PeerLeft(source.node_id))
-        self._joining.discard(source.node_id)
 
-    def _source_lost(self, node_id: bytes, reason: str) -> None:
-        self._publish(FetchSourceLost(file_id=self._file_id, node_id=node_id, reason=reason))
+    def _lose(self, node_id: bytes, reason: str) -> None:
+        """A source is of no use now; it may be found and joined again."""
+        self._joining.discard(node_id)
+        if self._links.pop(node_id, None) is not None:
+            self._publish(FetchSourceLost(file_id=self._file_id, node_id=node_id, reason=reason))
 
     # -- requests ------------------------------------------------------------------------------------------
 
@@ -172,20 +170,26 @@ class Downloader:
     async def _outcome(self, command: RequestPieces) -> Event:
         link = self._links.get(command.peer)
         if link is None:
-            return RequestFailed(command.request, retryable=True)
+            return PeerLeft(command.peer)
         try:
             await self._transfer(link, command)
-        except Busy as busy:
-            return RequestFailed(command.request, retryable=True, retry_after_s=busy.retry_after_s)
         except PieceMismatch as error:
+            self._lose(command.peer, str(error))
             link.connection.close(CloseCode.PROTOCOL_ERROR, str(error))
             return PieceCorrupt(command.peer, error.piece)
+        except Busy as busy:
+            return RequestFailed(command.request, retryable=True, retry_after_s=busy.retry_after_s)
+        except StreamReset:
+            return RequestFailed(command.request, retryable=True, retry_after_s=config.RESET_RETRY_S)
         except (Refused, NotFound) as error:
             self._patience.last_failure = error
             return RequestFailed(command.request, retryable=False)
         except REMOTE_FAULTS as error:
             self._patience.last_failure = error
-            return RequestFailed(command.request, retryable=False)
+            self._lose(command.peer, str(error))
+            if isinstance(error, RemoteProtocolError):
+                link.connection.close(CloseCode.PROTOCOL_ERROR, str(error))
+            return PeerLeft(command.peer)
         return RequestFinished(command.request)
 
     async def _transfer(self, link: PeerLink, command: RequestPieces) -> None:
@@ -196,7 +200,7 @@ class Downloader:
             if complete:
                 await self._send_event.send(PieceVerified(command.peer, piece))
 
-        for request in requests_for(self._file_id, command.ranges, self._store.blocks_stored):
+        for request in requests_for(self._store, command.ranges):
             stream = await link.request()
             try:
                 await Transfer(stream, self._store, self._run_blocking, stored).fetch(request)

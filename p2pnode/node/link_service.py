@@ -22,7 +22,7 @@ from p2pnode.node.peer_link import CloseCode, PeerLink, establish_accepted, esta
 from p2pnode.node.presence import Presence
 from p2pnode.node.responder import Caller, Responder
 from p2pnode.node.server_reference import ServerReference
-from p2pnode.quic import Address, Connection, Endpoint, NodeIdTrust, NodeKey, Resolve, Stream, Trust
+from p2pnode.quic import Address, Connection, Endpoint, NodeIdTrust, NodeKey, Stream, Trust, resolve
 from p2pnode.wire.communication import (
     Bye,
     ConnectToMe,
@@ -47,7 +47,6 @@ class LinkService:
         responder: Responder,
         allow: frozenset[bytes] | None,
         admins: frozenset[bytes],
-        resolve_name: Resolve,
         nursery: trio.Nursery,
         publish: Callable[[NodeEvent], None],
     ) -> None:
@@ -57,7 +56,6 @@ class LinkService:
         self._responder = responder
         self._allow = allow
         self._admins = admins
-        self._resolve = resolve_name
         self._nursery = nursery
         self._publish = publish
         self._dial_backs = 0
@@ -73,7 +71,7 @@ class LinkService:
     async def dial_server(self, server: ServerReference) -> PeerLink:
         """Dial each address of the server's name until one answers."""
         failure: NetworkError | None = None
-        for address in await self._resolve(server.host, server.port):
+        for address in await resolve(server.host, server.port):
             try:
                 return await self._dial(address, server.trust, server.host, is_server=True)
             except NetworkError as error:
@@ -201,7 +199,7 @@ class LinkService:
     async def _ask_to_connect(self, node_id: bytes) -> bool:
         """Ask our server to have that node dial us; false when there is no server to ask."""
         for link in self.links:
-            if link.is_server and not link.connection.is_closed:
+            if link.is_server and link.connection.is_open:
                 await link.tell(ConnectToMe(node_id))
                 return True
         return False

@@ -14,7 +14,7 @@ it keeps the registry of who has what, and may push.
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -44,10 +44,12 @@ from p2pnode.node.server_reference import ServerReference
 from p2pnode.node.sharing import Shared, Shares
 from p2pnode.node.state import StateDirectory
 from p2pnode.node.uploader import Uploader
-from p2pnode.quic import Address, Credentials, OpenSocket, Resolve, open_endpoint, open_udp_socket, resolve
+from p2pnode.quic import Address, Credentials, DatagramSocket, open_endpoint, open_udp_socket
 from p2pnode.storage import Catalogue
 from p2pnode.torrent import Ticket, TicketNode
 from p2pnode.wire.communication import FileItem, NodeItem, PeerReport, PushReport
+
+OpenSocket = Callable[[Address], Awaitable[DatagramSocket]]
 
 
 class Node:
@@ -78,7 +80,6 @@ class Node:
         qlog_dir: Path | None = None,
         keylog_path: Path | None = None,
         open_socket: OpenSocket = open_udp_socket,
-        resolve_name: Resolve = resolve,
         run_blocking: RunBlocking | None = None,
         rng: Random | None = None,
     ) -> None:
@@ -99,7 +100,6 @@ class Node:
         self._qlog_dir = qlog_dir
         self._keylog_path = keylog_path
         self._open_socket = open_socket
-        self._resolve = resolve_name
         self._run_blocking = run_blocking or in_threads()
         self._rng = rng or Random()
         self._events = EventStream()
@@ -160,7 +160,6 @@ class Node:
             responder=self._responder,
             allow=self._allow,
             admins=self._admins,
-            resolve_name=self._resolve,
             nursery=self._nursery,
             publish=publish,
         )
@@ -258,6 +257,10 @@ class Node:
             server=f"{server.address}" if server else None,
             server_pin=link.node_id if link else None,
         )
+
+    def offers(self, file_id: bytes) -> bool:
+        """Whether we share this torrent."""
+        return self._shares.by_id(file_id) is not None
 
     async def list_files(self, prefix: str = "", *, peer: bytes | None = None) -> list[FileItem]:
         """What the server knows (a server: what it knows itself), or what one connected peer offers."""

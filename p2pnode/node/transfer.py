@@ -99,9 +99,7 @@ class Transfer:
                 raise PieceMismatch(piece, f"the block hashes of piece {piece} do not fold to its root")
         data = await self._stream.receive_raw(chunk.length)
         try:
-            complete = await self._run_blocking(
-                self._store.write_blocks, piece, offset // config.BLOCK_SIZE, data
-            )
+            complete = await self._run_blocking(_write, self._store, piece, offset, data)
         except HashMismatch as error:
             raise PieceMismatch(piece, str(error)) from None
         self._bytes_written += chunk.length
@@ -132,6 +130,12 @@ class Transfer:
             self._acknowledged_at = now
 
 
+def _write(store: FileStore, piece: int, offset: int, data: bytes) -> bool:
+    """In a thread: verify, write and journal; tell whether the piece is complete."""
+    store.write_blocks(piece, offset // config.BLOCK_SIZE, data)
+    return not store.missing_blocks(piece)
+
+
 async def fetch_metainfo(stream: MessageStream, file_id: bytes) -> Metainfo:
     """Ask one source for the metainfo of a file id, and check that it is that one's."""
     await stream.send(FileRequest(file_id, metainfo=True))
@@ -145,22 +149,22 @@ async def fetch_metainfo(stream: MessageStream, file_id: bytes) -> Metainfo:
     return metainfo
 
 
-def requests_for(
-    file_id: bytes, ranges: PieceRanges, blocks_stored: Callable[[int], int], priority: int = 0
-) -> Iterator[FileRequest]:
+def requests_for(store: FileStore, ranges: PieceRanges) -> Iterator[FileRequest]:
     """Turn piece ranges into requests, so that no stored block of a partly written piece is asked for again.
 
-    `blocks_stored(piece)` is how many blocks from the piece's start are there already. Such a piece leads a
-    request of its own range, since only a request's first piece may skip blocks.
+    Such a piece leads a request of its own, since only a request's first piece may skip blocks.
     """
+    file_id = store.metainfo.file_id
     for first, count in ranges:
-        start = first
+        start, skipped = first, _blocks_stored(store, first)
         for piece in range(first + 1, first + count):
-            if blocks_stored(piece):
-                yield _request(file_id, start, piece - start, blocks_stored(start), priority)
-                start = piece
-        yield _request(file_id, start, first + count - start, blocks_stored(start), priority)
+            if stored := _blocks_stored(store, piece):
+                yield FileRequest(file_id, ((start, piece - start),), first_block=skipped)
+                start, skipped = piece, stored
+        yield FileRequest(file_id, ((start, first + count - start),), first_block=skipped)
 
 
-def _request(file_id: bytes, first: int, count: int, first_block: int, priority: int) -> FileRequest:
-    return FileRequest(file_id, ((first, count),), first_block=first_block, priority=priority)
+def _blocks_stored(store: FileStore, piece: int) -> int:
+    """How many blocks from the start of a missing piece are there already."""
+    missing = store.missing_blocks(piece)
+    return missing[0][0] if missing else 0
