@@ -1,0 +1,64 @@
+"""QUIC for any protocol: one UDP socket, connections both ways, streams with back-pressure.
+
+::
+
+    socket ── endpoint ── router          which connection is a datagram for? (sync, takes nobody's word)
+                 │
+             connection ── stream         one task drives a connection; streams are what applications hold
+                 │
+          aioquic_internals               the protocol engine, sans IO, hardened
+
+`credentials` says who we are and whom we trust.
+"""
+
+from p2pnode.quic.connection import Connection, ConnectionStatistics, Role
+from p2pnode.quic.credentials import (
+    CertificateTrust,
+    Credentials,
+    NodeIdTrust,
+    NodeKey,
+    NoTrust,
+    PinTrust,
+    SystemTrust,
+    Trust,
+    check_signature,
+    node_id_of,
+    pin_of_certificate,
+)
+from p2pnode.quic.datagrams import (
+    Address,
+    DatagramSocket,
+    format_address,
+    normalise,
+    open_udp_socket,
+    resolve,
+)
+from p2pnode.quic.endpoint import Endpoint, EndpointStatistics, open_endpoint
+from p2pnode.quic.stream import Stream
+
+__all__ = [
+    "Address",
+    "CertificateTrust",
+    "Connection",
+    "ConnectionStatistics",
+    "Credentials",
+    "DatagramSocket",
+    "Endpoint",
+    "EndpointStatistics",
+    "NoTrust",
+    "NodeIdTrust",
+    "NodeKey",
+    "PinTrust",
+    "Role",
+    "Stream",
+    "SystemTrust",
+    "Trust",
+    "check_signature",
+    "format_address",
+    "node_id_of",
+    "normalise",
+    "open_endpoint",
+    "open_udp_socket",
+    "pin_of_certificate",
+    "resolve",
+]

@@ -1,0 +1,467 @@
+"""One QUIC connection and the one task that drives it.
+
+The driver is a loop: wait for datagrams, for something to send or for a deadline; feed the engine the whole
+batch; let it do what is due; tell the streams what happened; send once. Timers are data: the next deadline is
+the smallest of a few numbers, computed afresh each time round.
+
+Everything else here (streams, `close`, `open_stream`) changes the engine's state and wakes the driver.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Protocol
+
+import trio
+from aioquic.quic import events
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from cryptography import x509
+
+from p2pnode import config
+from p2pnode.errors import ConnectionClosed
+from p2pnode.quic.aioquic_internals import HardenedConnection
+from p2pnode.quic.budget import Budget
+from p2pnode.quic.datagrams import Address, Datagram, DatagramSocket, format_address
+from p2pnode.quic.guard import Escape, guard
+from p2pnode.quic.stream import Stream
+
+EXCESSIVE_LOAD: Final = 0x107  # the code HTTP/3 has for a peer that only makes work (RFC 9114 §8.1)
+TIMER_GRANULARITY_S: Final = 0.001  # at exactly its own deadline aioquic's timer may do nothing, for ever
+ACCEPT_QUEUE_MAX: Final = 256  # streams that the remote opened and nobody accepted yet
+INBOX_OVERHEAD: Final = 64  # bytes of memory that a received datagram takes besides its own
+KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3  # when the remote's idle timeout is shorter than ours
+
+_logger = logging.getLogger("p2pnode.quic")
+
+
+class Role(enum.Enum):
+    """Who began the connection."""
+
+    DIALED = "dialed"
+    ACCEPTED = "accepted"
+
+
+class _Phase(enum.Enum):
+    HANDSHAKE = "handshake"
+    OPEN = "open"
+    CLOSING = "closing"  # we end it: CLOSE is being said
+    CLOSED = "closed"
+
+
+_MOVES: Final = {
+    _Phase.HANDSHAKE: {_Phase.OPEN, _Phase.CLOSING, _Phase.CLOSED},
+    _Phase.OPEN: {_Phase.CLOSING, _Phase.CLOSED},
+    _Phase.CLOSING: {_Phase.CLOSED},
+    _Phase.CLOSED: set[_Phase](),
+}
+
+
+class Routes(Protocol):
+    """Where connection ids are registered."""
+
+    def add(self, connection_id: bytes, connection: Connection) -> None:
+        """Send datagrams with this id here."""
+        ...
+
+    def remove(self, connection_id: bytes) -> None:
+        """Do not any more."""
+        ...
+
+
+@dataclass(slots=True)
+class ConnectionStatistics:
+    """Counters since the connection began, and what its path is like now."""
+
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    datagrams_received: int = 0
+    datagrams_sent: int = 0
+    datagrams_dropped: int = 0  # came faster than they were taken in
+    packets_lost: int = 0
+    escapes: int = 0
+    streams_refused: int = 0  # nobody accepted them in time
+    rtt_s: float | None = None
+    congestion_window: int = 0
+
+
+class Connection:
+    """A connection to a remote, dialled or accepted: both are alike. Made by `Endpoint`.
+
+    `role`, `alpn` and `remote_address` are what they say. `certificate_trusted`: the listener's certificate
+    was enough for the dialer's `Trust`, whatever its node key.
+    """
+
+    def __init__(
+        self,
+        engine: HardenedConnection,
+        socket: DatagramSocket,
+        routes: Routes,
+        *,
+        role: Role,
+        remote_address: Address,
+        on_open: Callable[[Connection], None] | None = None,
+    ) -> None:
+        self.role = role
+        self.alpn = ""
+        self.remote_address = remote_address
+        self.certificate_trusted = False
+        self.waiting_senders: set[Stream] = set()
+        self._engine = engine
+        self._socket = socket
+        self._routes = routes
+        self._on_open = on_open
+        self._connection_ids: set[bytes] = set()
+        self._phase = _Phase.HANDSHAKE
+        self._began_at = trio.current_time()
+        self._opened_at = 0.0
+        self._pinged_at = 0.0
+        self._timer: float | None = None  # the engine's
+        self._closed: ConnectionClosed | None = None
+        self._inbox: list[Datagram] = []
+        self._inbox_size = 0
+        self._work = trio.Event()
+        self._opened = trio.Event()  # or ended before that
+        self._ended = trio.Event()
+        self._streams: dict[int, Stream] = {}
+        self._sweep_at = 64
+        self._stream_credit = trio.lowlevel.ParkingLot()
+        self._accept_send, self._accept_receive = trio.open_memory_channel[Stream](ACCEPT_QUEUE_MAX)
+        self._resets = Budget(config.STREAM_RESETS_PER_S, config.STREAM_RESETS_BURST)
+        self._statistics = ConnectionStatistics()
+        self.add_route(engine.host_cid)
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.role.value} {format_address(self.remote_address)} {self._phase.value}>"
+
+    # -- for applications ----------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether neither side has ended it yet."""
+        return self._phase in (_Phase.HANDSHAKE, _Phase.OPEN)
+
+    @property
+    def peer_certificates(self) -> list[x509.Certificate]:
+        """The remote's certificate and its chain; empty for a dialer, who shows none."""
+        return self._engine.peer_certificates
+
+    @property
+    def statistics(self) -> ConnectionStatistics:
+        """A snapshot that goes on counting."""
+        self._statistics.rtt_s = self._engine.rtt_s
+        self._statistics.congestion_window = self._engine.congestion_window
+        self._statistics.packets_lost = self._engine.packets_lost
+        return self._statistics
+
+    def exporter(self, label: str, context: bytes = b"", length: int = 32) -> bytes:
+        """Secret bytes that both ends of this very connection have, and nobody else (RFC 8446 §7.5)."""
+        return self._engine.exporter(label, context, length)
+
+    async def open_stream(self) -> Stream:
+        """A new stream; waits while the remote allows no more of them. `ConnectionClosed`."""
+        await trio.lowlevel.checkpoint()
+        self.check_open()
+        while not self._engine.can_open_stream:
+            await self._stream_credit.park()
+            self.check_open()
+        return self._new_stream(self._engine.open_stream())
+
+    async def accept_stream(self) -> Stream:
+        """The next stream that the remote opened. `ConnectionClosed` when there will be none."""
+        try:
+            return await self._accept_receive.receive()
+        except trio.EndOfChannel:
+            raise self._closed_error from None
+
+    def close(self, code: int = 0, reason: str = "") -> None:
+        """End the connection now; what was not delivered yet is lost. A long `reason` is cut."""
+        if self.is_open:
+            self._engine.close(error_code=code, reason_phrase=reason)
+            self._end(ConnectionClosed(reason, code=code), _Phase.CLOSING)
+
+    def refuse_certificate(self, reason: str) -> None:
+        """End it as TLS does when a certificate is not trusted."""
+        if self.is_open:
+            code = QuicErrorCode.CRYPTO_ERROR + 42  # bad_certificate (RFC 8446 §6)
+            self._engine.close(code, QuicFrameType.CRYPTO, reason)
+            self._end(ConnectionClosed(reason, code=code), _Phase.CLOSING)
+
+    async def wait_closed(self) -> ConnectionClosed:
+        """Wait until it has ended and say why; the exception is returned, not raised."""
+        await self._ended.wait()
+        return self._closed_error
+
+    def check_open(self) -> None:
+        """Raise `ConnectionClosed` when it has ended."""
+        if self._closed is not None:
+            raise self._closed_error
+
+    @property
+    def _closed_error(self) -> ConnectionClosed:
+        """A fresh one for each who asks: a raised exception collects the tracebacks of all."""
+        assert self._closed is not None
+        return ConnectionClosed(self._closed.reason, code=self._closed.code, by_remote=self._closed.by_remote)
+
+    # -- for streams ---------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There is something to send."""
+        self._work.set()
+
+    def send_room(self, stream_id: int) -> int:
+        """Bytes that a stream may hand over now: what its own and the connection's buffer have room for."""
+        return max(
+            0,
+            min(
+                config.SEND_BUFFER_MAX - self._engine.send_buffered(stream_id),
+                config.CONNECTION_SEND_BUFFER_MAX - self._engine.send_buffered_total,
+            ),
+        )
+
+    # -- for the endpoint ----------------------------------------------------------------------------------
+
+    def deliver(self, data: bytes, address: Address) -> None:
+        """Take a datagram for the driver to look at; drop it when too much waits already."""
+        size = len(data) + INBOX_OVERHEAD
+        if self._inbox_size + size > config.INBOX_SIZE_MAX:
+            self._statistics.datagrams_dropped += 1
+            return
+        self._inbox.append((data, address))
+        self._inbox_size += size
+        self._work.set()
+
+    def add_route(self, connection_id: bytes) -> None:
+        """Have datagrams with this id delivered here, until the end."""
+        self._connection_ids.add(connection_id)
+        self._routes.add(connection_id, self)
+
+    def _remove_route(self, connection_id: bytes) -> None:
+        self._connection_ids.discard(connection_id)
+        self._routes.remove(connection_id)
+
+    def dial(self) -> None:
+        """Begin the handshake of a dialled connection. `run` does the rest."""
+        self._engine.connect(self.remote_address, trio.current_time())
+        self._work.set()
+
+    async def wait_open(self) -> None:
+        """Wait for the end of the handshake. `ConnectionClosed` when it fails."""
+        await self._opened.wait()
+        self.check_open()
+
+    async def run(self) -> None:
+        """Drive it until it has ended. Exactly one task does this."""
+        try:
+            while self.is_open:
+                await self._wait_for_work()
+                datagrams = self._step(trio.current_time())
+                if self._phase is not _Phase.CLOSING:
+                    await self._send(datagrams)
+            if self._phase is _Phase.CLOSING:
+                await self._say_close()
+        finally:
+            if self.is_open:  # cancelled
+                self._end(ConnectionClosed("the endpoint was closed"), _Phase.CLOSED)
+            self._move(_Phase.CLOSED)
+            for connection_id in self._connection_ids:
+                self._routes.remove(connection_id)
+            self._ended.set()
+
+    # -- the driver ----------------------------------------------------------------------------------------
+
+    async def _wait_for_work(self) -> None:
+        with trio.move_on_at(min(self._deadlines(trio.current_time()), default=inf)):
+            await self._work.wait()
+        self._work = trio.Event()
+
+    def _deadlines(self, now: float) -> Iterator[float]:
+        """When the driver must look at the connection again, even if nothing comes."""
+        if self._timer is not None:
+            yield max(self._timer, now + TIMER_GRANULARITY_S)
+        if self._phase is _Phase.OPEN:
+            yield self._ping_at
+            yield self._heard_at + config.IDLE_TIMEOUT_S
+        elif self.role is Role.ACCEPTED:
+            yield self._began_at + config.ACCEPT_HANDSHAKE_TIMEOUT_S
+
+    @property
+    def _heard_at(self) -> float:
+        return max(self._opened_at, self._engine.heard_at or 0.0)
+
+    @property
+    def _ping_at(self) -> float:
+        interval_s = min(config.KEEP_ALIVE_S, self._engine.idle_timeout_s / KEEP_ALIVES_PER_IDLE_TIMEOUT)
+        return max(self._heard_at, self._pinged_at) + interval_s
+
+    def _step(self, now: float) -> list[Datagram]:
+        """Feed what came, do what is due, tell the streams; what is to be sent comes back."""
+        inbox, self._inbox = self._inbox, []
+        self._inbox_size = 0
+        try:
+            if inbox:
+                self._count_received(inbox)
+                guard(self._engine.receive_batch, inbox, now)
+            self._timer = guard(self._engine.get_timer)
+            if self._timer is not None and self._timer <= now:
+                guard(self._engine.handle_timer, now)
+            self._do_what_is_due(now)
+            self._tell(guard(self._engine.take_events), now)
+            datagrams = guard(self._engine.datagrams_to_send, now)
+            self._tell(guard(self._engine.take_events), now)  # new connection ids, before anyone can use them
+            self._timer = guard(self._engine.get_timer)
+        except Escape as escape:
+            datagrams = self._end_escaped(escape, now)
+        self._follow_engine()
+        return datagrams
+
+    def _do_what_is_due(self, now: float) -> None:
+        if self._phase is not _Phase.OPEN:
+            if self.role is Role.ACCEPTED and now >= self._began_at + config.ACCEPT_HANDSHAKE_TIMEOUT_S:
+                self._engine.close(QuicErrorCode.CONNECTION_REFUSED, QuicFrameType.PADDING, "too slow")
+        elif now >= self._heard_at + config.IDLE_TIMEOUT_S:
+            # Stock counts from the first packet sent since the last one received, which is our PING.
+            self._engine.close(reason_phrase=f"nothing heard for {config.IDLE_TIMEOUT_S:.0f} s")
+        elif now >= self._ping_at:
+            self._pinged_at = now
+            self._engine.send_ping(0)
+
+    def _end_escaped(self, escape: Escape, now: float) -> list[Datagram]:
+        """The engine is in no known state: try to say CLOSE with it, and be done."""
+        self._statistics.escapes += 1
+        closed = ConnectionClosed(f"internal error: {escape}", code=QuicErrorCode.INTERNAL_ERROR)
+        try:
+            guard(self._engine.close, QuicErrorCode.INTERNAL_ERROR, QuicFrameType.PADDING, "")
+            datagrams = guard(self._engine.datagrams_to_send, now)
+        except Escape:
+            datagrams = []
+        if self.is_open:
+            self._end(closed, _Phase.CLOSED)
+        return datagrams
+
+    def _follow_engine(self) -> None:
+        """Notice that the engine has ended the connection, whoever asked it to."""
+        ending = self._engine.ending
+        if not self.is_open:
+            return
+        if self.role is Role.ACCEPTED and not self._engine.is_begun:
+            self._end(ConnectionClosed("the first datagram was not valid"), _Phase.CLOSED)
+            return
+        if ending is None:
+            return
+        closed = ConnectionClosed(
+            _one_line(ending.reason_phrase), code=ending.error_code, by_remote=self._engine.closed_by_remote
+        )
+        self._end(closed, _Phase.CLOSING if self._engine.must_send_close else _Phase.CLOSED)
+
+    def _count_received(self, inbox: list[Datagram]) -> None:
+        self._statistics.datagrams_received += len(inbox)
+        self._statistics.bytes_received += sum(len(data) for data, _ in inbox)
+
+    async def _send(self, datagrams: list[Datagram]) -> None:
+        if datagrams:
+            self._statistics.datagrams_sent += len(datagrams)
+            self._statistics.bytes_sent += sum(len(data) for data, _ in datagrams)
+            await self._socket.send_batch(datagrams)
+
+    async def _say_close(self) -> None:
+        """CLOSE, several times, and once more in each interval in which the remote still talks."""
+        if not self._engine.close_datagrams:
+            self._step(trio.current_time())
+        for _ in range(config.CLOSE_REPEATS):
+            await self._send(self._engine.close_datagrams)
+            self._work = trio.Event()
+            with trio.move_on_after(config.CLOSE_INTERVAL_S):
+                await self._work.wait()
+                await self._send(self._engine.close_datagrams)
+                await trio.sleep_forever()
+
+    def _end(self, closed: ConnectionClosed, phase: _Phase) -> None:
+        """Let everyone see that it is over; in CLOSING the driver still says so to the remote."""
+        self._closed = closed
+        self._move(phase)
+        self._work.set()
+        self._opened.set()
+        self._accept_send.close()
+        self._stream_credit.unpark_all()
+        for stream in self._streams.values():
+            stream.on_connection_closed()
+
+    def _move(self, phase: _Phase) -> None:
+        if phase is not self._phase:
+            assert phase in _MOVES[self._phase], f"{self._phase} → {phase}"
+            self._phase = phase
+
+    # -- events --------------------------------------------------------------------------------------------
+
+    def _tell(self, happened: list[events.QuicEvent], now: float) -> None:
+        for event in happened:
+            match event:
+                case events.StreamDataReceived():
+                    self._stream_of(event.stream_id).on_data(event.data, event.end_stream)
+                case events.StreamReset():
+                    surprised = self._stream_of(event.stream_id).on_reset(event.error_code)
+                    self._count_reset(event.stream_id, surprised, now)
+                case events.StopSendingReceived():
+                    surprised = self._stream_of(event.stream_id).on_stop_sending(event.error_code)
+                    self._count_reset(event.stream_id, surprised, now)
+                case events.ConnectionIdIssued():
+                    self.add_route(event.connection_id)
+                case events.ConnectionIdRetired():
+                    self._remove_route(event.connection_id)
+                case events.HandshakeCompleted():
+                    self._open(event.alpn_protocol or "", now)
+        self._let_waiting_tasks_go()
+
+    def _let_waiting_tasks_go(self) -> None:
+        """Acknowledgements and credit come without an event."""
+        if self._stream_credit:
+            self._stream_credit.unpark_all()
+        if self.waiting_senders:
+            room = config.CONNECTION_SEND_BUFFER_MAX - self._engine.send_buffered_total
+            for stream in list(self.waiting_senders):
+                stream.on_room(room)
+
+    def _open(self, alpn: str, now: float) -> None:
+        self.alpn = alpn
+        self._opened_at = now
+        self._move(_Phase.OPEN)
+        self._opened.set()
+        if self._on_open is not None:
+            self._on_open(self)
+
+    def _stream_of(self, stream_id: int) -> Stream:
+        """The stream of an event; a new one, to be accepted, when the remote has just opened it."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            stream = self._new_stream(stream_id)
+            try:
+                self._accept_send.send_nowait(stream)
+            except (trio.WouldBlock, trio.ClosedResourceError):
+                self._statistics.streams_refused += 1
+                stream.reset(EXCESSIVE_LOAD)
+        return stream
+
+    def _new_stream(self, stream_id: int) -> Stream:
+        if len(self._streams) >= self._sweep_at:
+            self._streams = {
+                id: stream for id, stream in self._streams.items() if self._engine.has_stream(id)
+            }
+            self._sweep_at = 64 + 2 * len(self._streams)
+        stream = self._streams[stream_id] = Stream(self, self._engine, stream_id)
+        return stream
+
+    def _count_reset(self, stream_id: int, surprised: bool, now: float) -> None:
+        """A remote that opens streams only to reset them makes work for nothing, and gets no more of it."""
+        is_remote = bool(stream_id & 1) is (self.role is Role.DIALED)
+        if surprised and is_remote and not self._resets.spend(now):
+            self._engine.close(EXCESSIVE_LOAD, reason_phrase="too many streams opened and reset")
+
+
+def _one_line(reason: str) -> str:
+    """What a remote wrote, safe to show."""
+    cut = reason[: config.CLOSE_REASON_SIZE_MAX]
+    return "".join(character if character.isprintable() else "�" for character in cut)
