@@ -7,6 +7,7 @@ know a file by its *canonical* metainfo, which is v2 and follows from the name a
 from p2pnode.torrent.bitfield import Bitfield, Ranges
 from p2pnode.torrent.creation import HashedFile, TorrentVersion, canonical_metainfo, create_metainfo
 from p2pnode.torrent.layout import TorrentFile
+from p2pnode.torrent.magnet import Magnet
 from p2pnode.torrent.merkle import (
     HASH_SIZE,
     FileHasher,
@@ -20,6 +21,7 @@ from p2pnode.torrent.merkle import (
 from p2pnode.torrent.metainfo import Metainfo, PieceMatch
 from p2pnode.torrent.names import printable, safe_component, safe_name
 from p2pnode.torrent.pieces import Piece, PieceSpan, block_count, piece_count, piece_length_for
+from p2pnode.torrent.ticket import Ticket, TicketNode, TicketServer
 
 __all__ = [
     "HASH_SIZE",
@@ -27,12 +29,16 @@ __all__ = [
     "FileHasher",
     "FileHashes",
     "HashedFile",
+    "Magnet",
     "Metainfo",
     "Piece",
     "PieceHasherV1",
     "PieceMatch",
     "PieceSpan",
     "Ranges",
+    "Ticket",
+    "TicketNode",
+    "TicketServer",
     "TorrentFile",
     "TorrentVersion",
     "block_count",
