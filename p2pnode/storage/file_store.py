@@ -1,0 +1,377 @@
+"""Blocks in files: what the user shares, and downloads that survive kill -9, a full disk and a power cut.
+
+A download grows in a hidden partial beside its target and is published under its name when every piece is
+there. Each block is verified, written, and then journalled; nothing waits for the device but `checkpoint`,
+`publish` and the start. Wherever it is stopped, the next `FileStore.download` of the same target goes on.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from p2pnode.config import BLOCK_SIZE, CHECKPOINT_BYTES, CHECKPOINT_INTERVAL_S, METAINFO_SIZE_MAX
+from p2pnode.errors import (
+    DiskFull,
+    HashMismatch,
+    InvalidData,
+    LocalProtocolError,
+    MetainfoError,
+    NotFound,
+    SourceChanged,
+    StorageError,
+    TargetExists,
+)
+from p2pnode.storage.block_map import BlockMap
+from p2pnode.storage.faults import storage_error, translated
+from p2pnode.storage.journal import Journal, Run, encode_checkpoint, encode_hashes, encode_run, read_header
+from p2pnode.storage.open_files import OpenFiles, read_at, sync_data, write_at
+from p2pnode.storage.partial import Partial, journal_name
+from p2pnode.storage.recovery import recover
+from p2pnode.storage.shared_files import SharedFiles
+from p2pnode.storage.store import PieceData
+from p2pnode.storage.threads import OnProgress
+from p2pnode.storage.verification import verify_path
+from p2pnode.torrent.bitfield import Bitfield, Ranges
+from p2pnode.torrent.merkle import HASH_SIZE, block_hashes
+from p2pnode.torrent.metainfo import Metainfo
+from p2pnode.torrent.pieces import Piece
+
+_IDLE_FILES_OF_SHARE = 0  # a thousand shared files must not hold a thousand descriptors
+_IDLE_FILES_OF_DOWNLOAD = 64  # so that the many chunks of a file do not each open it
+
+
+class StoreState(enum.Enum):
+    """The life of a `FileStore`; `_MOVES` says what may follow what."""
+
+    PARTIAL = "pieces are missing, or it is not yet published"
+    COMPLETE = "everything is here under its own name"
+    FAILED = "the device did not keep what was written; a new start finds out what it has"
+    CLOSED = "closed"
+
+
+_MOVES: dict[StoreState, set[StoreState]] = {
+    StoreState.PARTIAL: {StoreState.COMPLETE, StoreState.FAILED, StoreState.CLOSED},
+    StoreState.COMPLETE: {StoreState.CLOSED},
+    StoreState.FAILED: {StoreState.CLOSED},
+    StoreState.CLOSED: set(),
+}
+
+
+@dataclass(slots=True)
+class _Download:
+    """What only a download has: its hidden files, its journal, and what is not on the device yet."""
+
+    partial: Partial
+    journal: Journal
+    unsynced_files: set[int] = field(default_factory=set)
+    unsynced_bytes: int = 0
+    unsynced_since: float | None = None  # when `checkpoint_due` first saw them
+
+
+class FileStore:
+    """A `Store` in files, made by `FileStore.share` or `FileStore.download`."""
+
+    def __init__(self, metainfo: Metainfo, path: Path, blocks: BlockMap, download: _Download | None) -> None:
+        self.metainfo = metainfo
+        self.path = path
+        self._blocks = blocks
+        self._download = download
+        self._lock = threading.Lock()  # guards everything here; never held while the device is waited for
+        self._syncing = threading.Lock()  # one checkpoint at a time; taken before `_lock`
+        if download is None:
+            self._state = StoreState.COMPLETE
+            self._files = OpenFiles(SharedFiles(metainfo, path).open_unchanged, _IDLE_FILES_OF_SHARE)
+        else:
+            self._state = StoreState.PARTIAL
+            self._files = OpenFiles(download.partial.open_part, _IDLE_FILES_OF_DOWNLOAD)
+
+    # -- making one ----------------------------------------------------------------------------------------
+
+    @classmethod
+    def share(cls, metainfo: Metainfo, path: Path) -> FileStore:
+        """The complete file or tree at `path`, to be read only; files are opened when they are asked for."""
+        _require_v2(metainfo)
+        blocks = BlockMap(metainfo)
+        blocks.add_pieces(0, metainfo.piece_count)
+        return cls(metainfo, path, blocks, None)
+
+    @classmethod
+    def download(
+        cls, metainfo: Metainfo, target: Path, *, on_progress: OnProgress | None = None
+    ) -> FileStore:
+        """A download to `target`, new or continued; `on_progress` is told of hashing what was found.
+
+        When the target has the right bytes already, the store is complete. Raises TargetExists when it has
+        others, AlreadyInProgress when somebody works on it, DiskFull when what is missing has no room,
+        StorageError where it cannot be written, MetainfoError for a torrent that is v1 only.
+        """
+        _require_v2(metainfo)
+        if target.name in {"", ".."}:
+            raise StorageError(f"{os.fspath(target)!r} is not the name of a file")
+        with translated("write", target):
+            partial = Partial(metainfo, target)
+            try:
+                if partial.target_exists():
+                    _require_same(metainfo, target, on_progress)
+                    partial.remove()
+                    partial.close()
+                    return cls.share(metainfo, target)
+                return cls(metainfo, target, *_start(metainfo, partial, on_progress))
+            except BaseException:
+                partial.close()
+                raise
+
+    # -- what is here --------------------------------------------------------------------------------------
+
+    def have(self) -> Bitfield:
+        """The pieces that are here whole, verified and written."""
+        with self._lock:
+            return self._blocks.have
+
+    @property
+    def bytes_stored(self) -> int:
+        """How many verified bytes are here, those of partly written pieces included."""
+        with self._lock:
+            return self._blocks.bytes_here
+
+    def missing_blocks(self, piece: int) -> Ranges:
+        """The blocks of a piece that are still to be fetched, as runs of (first, count)."""
+        self._piece(piece)
+        with self._lock:
+            return self._blocks.missing_blocks(piece)
+
+    def blocks_stored(self, piece: int) -> int:
+        """How many blocks of a piece are here, counted from its start up to the first that is missing."""
+        missing = self.missing_blocks(piece)
+        return missing[0][0] if missing else self._piece(piece).block_count
+
+    def read_piece(self, piece: int) -> PieceData:
+        """A whole piece that fits its root; errors as `Store.read_piece` says."""
+        with self._lock:
+            if self._state is StoreState.CLOSED or piece not in self._blocks.have:
+                raise NotFound(f"piece {piece} of {self.metainfo.name!r} is not here")
+        described = self._piece(piece)
+        with translated("read", self.path), self._files.borrow(described.file_index) as fd:
+            data = read_at(fd, described.length, described.offset)
+        hashes = block_hashes(data)
+        if len(data) != described.length or not self.metainfo.check_block_hashes(piece, hashes):
+            raise SourceChanged(f"piece {piece} of {os.fspath(self.path)!r} is no longer what it was")
+        return PieceData(hashes, data)
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def begin_piece(self, piece: int, block_hashes: bytes) -> bool:
+        """Take a piece's list of block hashes; False when it does not fit the piece's root."""
+        self._piece(piece)
+        if not self.metainfo.check_block_hashes(piece, block_hashes):
+            return False
+        with self._lock:
+            if piece not in self._blocks.have and piece not in self._blocks.partial:
+                with translated("write the journal of", self.path):
+                    self._working().journal.append(encode_hashes(piece, block_hashes))
+                self._blocks.begin(piece, block_hashes)
+        return True
+
+    def write_blocks(self, piece: int, first_block: int, data: bytes | memoryview) -> bool:
+        """Verify and keep blocks; whether the piece is whole now. Errors as `Store.write_blocks` says."""
+        described = self._piece(piece)
+        run = _run_in(described, first_block, len(data))
+        with self._lock:
+            if self._blocks.has_blocks(run.piece, run.first_block, run.count):
+                return piece in self._blocks.have
+            self._working()
+            expected = self._blocks.hashes_of(run.piece, run.first_block, run.count)
+        if expected is None:
+            raise LocalProtocolError(f"blocks of piece {piece} before its hashes")
+        _require_equal(run, block_hashes(data), expected)
+        with translated("write", self.path):
+            with self._files.borrow(described.file_index) as fd:
+                write_at(fd, data, described.offset + first_block * BLOCK_SIZE)
+            return self._written(run, described.file_index, len(data))
+
+    def _written(self, run: Run, file_index: int, size: int) -> bool:
+        """Journal blocks whose data is written; whether their piece is whole now."""
+        with self._lock:
+            download = self._working()
+            if not self._blocks.has_blocks(run.piece, run.first_block, run.count):
+                download.journal.append(encode_run(run))
+                self._blocks.add(run.piece, run.first_block, run.count)
+                download.unsynced_files.add(file_index)
+                download.unsynced_bytes += size
+            return run.piece in self._blocks.have
+
+    def _working(self) -> _Download:
+        """The download, which must go on; the lock is held."""
+        if self._download is None or self._state is not StoreState.PARTIAL:
+            raise StorageError(f"{os.fspath(self.path)!r} cannot be written any more: {self._state.value}")
+        return self._download
+
+    def _piece(self, index: int) -> Piece:
+        try:
+            return self.metainfo.piece(index)
+        except IndexError:
+            raise InvalidData(f"{self.metainfo.name!r} has no piece {index}") from None
+
+    # -- making it last ------------------------------------------------------------------------------------
+
+    def checkpoint_due(self, now: float) -> bool:
+        """Whether so much was written since the last checkpoint, or so long ago, that it is time for one."""
+        with self._lock:
+            download = self._download
+            if download is None or self._state is not StoreState.PARTIAL or not download.unsynced_bytes:
+                return False
+            if download.unsynced_since is None:
+                download.unsynced_since = now
+            is_old = now - download.unsynced_since >= CHECKPOINT_INTERVAL_S
+            return is_old or download.unsynced_bytes >= CHECKPOINT_BYTES
+
+    def checkpoint(self) -> None:
+        """Wait until the device has all that was written before the call; writing may go on meanwhile.
+
+        StorageError when the device fails to: then nothing can be written any more, since nobody knows what
+        it has; the next `download` finds out.
+        """
+        with self._syncing, translated("write", self.path):
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        with self._lock:
+            download = self._working()
+            covered, files = download.journal.end, download.unsynced_files
+            download.unsynced_files, download.unsynced_bytes, download.unsynced_since = set(), 0, None
+        try:
+            for index in files:
+                with self._files.borrow(index) as fd:
+                    self._sync(fd)
+        except OSError:  # not opened, too many files perhaps: the next checkpoint tries again
+            with self._lock:
+                download.unsynced_files |= files
+            raise
+        with self._lock:
+            download.journal.append(encode_checkpoint(covered))
+        download.journal.sync()
+
+    def _sync(self, fd: int) -> None:
+        try:
+            sync_data(fd)
+        except OSError as error:
+            with self._lock:
+                self._move_to(StoreState.FAILED)
+            raise storage_error(error, "keep what was written to", self.path) from error
+
+    def publish(self) -> Path:
+        """Give the complete download its name, durably, and return its path; a second call does nothing.
+
+        TargetExists when something has that name: it stays as it is, and so does the download.
+        """
+        with self._syncing, translated("publish", self.path):
+            with self._lock:
+                if self._state is StoreState.COMPLETE:
+                    return self.path
+                download = self._working()
+                if not self._blocks.have.is_complete:
+                    raise LocalProtocolError("published before it was complete")
+            download.partial.finish_files()
+            self._checkpoint()
+            download.partial.publish()
+            with self._lock:
+                self._move_to(StoreState.COMPLETE)
+                self._download = None
+                published = SharedFiles(self.metainfo, self.path)
+                self._files.reopen(published.open_unchanged, _IDLE_FILES_OF_SHARE)
+            download.partial.close()
+        return self.path
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def discard(self) -> None:
+        """Close it and remove what was downloaded; what is published or shared stays."""
+        self._close(remove=True)
+
+    def close(self) -> None:
+        """Close it; the next `download` goes on from here. One without a single block leaves nothing."""
+        self._close(remove=False)
+
+    def _close(self, *, remove: bool) -> None:
+        with self._syncing:
+            with self._lock:
+                if self._state is StoreState.CLOSED:
+                    return
+                self._move_to(StoreState.CLOSED)
+                download, self._download = self._download, None
+                self._files.close()
+            if download is None:
+                return
+            try:
+                if remove or self._blocks.is_empty:
+                    with translated("remove", self.path):
+                        download.partial.remove()
+            finally:
+                download.partial.close()
+
+    def _move_to(self, state: StoreState) -> None:
+        assert state in _MOVES[self._state], f"{self._state} → {state}"
+        self._state = state
+
+
+def peek_journal(target: Path) -> Metainfo | None:
+    """The metainfo of an interrupted download to `target`, if there is one that can be read."""
+    try:
+        with (target.parent / journal_name(target)).open("rb") as file:
+            header = read_header(file.fileno())
+    except OSError:
+        return None
+    if header is None:
+        return None
+    try:
+        return Metainfo.decode(header.metainfo, size_max=METAINFO_SIZE_MAX)
+    except InvalidData:
+        return None
+
+
+def _require_v2(metainfo: Metainfo) -> None:
+    if metainfo.info_hash_v2 is None:
+        raise MetainfoError(
+            f"{metainfo.name!r} is a v1 torrent: its blocks have no hashes, so it cannot be stored yet"
+        )
+
+
+def _require_same(metainfo: Metainfo, target: Path, on_progress: OnProgress | None) -> None:
+    if not verify_path(metainfo, target, on_progress).is_good:
+        raise TargetExists(f"{os.fspath(target)!r} exists with other content and is left alone")
+
+
+def _start(
+    metainfo: Metainfo, partial: Partial, on_progress: OnProgress | None
+) -> tuple[BlockMap, _Download]:
+    blocks = recover(metainfo, partial, on_progress)
+    try:
+        partial.require_room(metainfo.size - blocks.bytes_here)
+    except DiskFull:
+        if blocks.is_empty:
+            partial.remove()
+        raise
+    return blocks, _Download(partial, partial.start_journal(blocks))
+
+
+def _run_in(piece: Piece, first_block: int, size: int) -> Run:
+    """What `size` bytes from `first_block` on are; InvalidData unless they are whole blocks of the piece."""
+    end = first_block * BLOCK_SIZE + size
+    if first_block < 0 or not size or end > piece.length or (size % BLOCK_SIZE and end != piece.length):
+        raise InvalidData(f"{size} bytes from block {first_block} on are no blocks of piece {piece.index}")
+    return Run(piece.index, first_block, -(-size // BLOCK_SIZE))
+
+
+def _require_equal(run: Run, found: bytes, expected: bytes) -> None:
+    if found == expected:
+        return
+    for block in range(run.count):
+        place = slice(block * HASH_SIZE, (block + 1) * HASH_SIZE)
+        if found[place] != expected[place]:
+            raise HashMismatch(
+                f"block {run.first_block + block} of piece {run.piece} is not what its hash says"
+            )

@@ -1,0 +1,204 @@
+"""The hidden files of one download: where they lie, how they are opened, made and removed.
+
+Beside a target `NAME` lie the partial `.NAME.p2pnode-part`, a file or a directory as the target will be, and
+the journal `.NAME.p2pnode-journal`, whose lock says that somebody is at work. Everything is reached from one
+descriptor of the directory they are in, so that nothing that happens to its path can lead elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from p2pnode.config import COMPONENT_SIZE_MAX, JOURNAL_SUFFIX, PARTIAL_SUFFIX
+from p2pnode.errors import DiskFull
+from p2pnode.storage import confined, publishing
+from p2pnode.storage.block_map import BlockMap
+from p2pnode.storage.journal import Header, Journal, encode_checkpoint, encode_state
+from p2pnode.storage.locking import TargetLock
+from p2pnode.storage.open_files import write_at
+from p2pnode.torrent.metainfo import Metainfo
+
+_NEW_SUFFIX = "-new"  # of a journal that is being written afresh
+
+
+def hidden_name(name: str, suffix: str) -> str:
+    """The name beside `name` that starts with a dot and ends in `suffix`; a long one is cut, yet unique."""
+    whole = os.fsencode(name)
+    room = COMPONENT_SIZE_MAX - len(suffix) - 1
+    if len(whole) > room:
+        digest = sha256(whole).hexdigest()[:16]
+        name = whole[: room - len(digest) - 1].decode("utf-8", "ignore") + "~" + digest
+    return f".{name}{suffix}"
+
+
+def journal_name(target: Path) -> str:
+    """The name of the journal of a download to `target`, in the same directory."""
+    return hidden_name(target.name, JOURNAL_SUFFIX)
+
+
+class Partial:
+    """The partial and the journal of one target, locked until `close`. AlreadyInProgress when somebody else
+    works on it. Methods raise `OSError` where the system refuses, and StorageError as they say."""
+
+    def __init__(self, metainfo: Metainfo, target: Path) -> None:
+        self._metainfo = metainfo
+        self._target = target
+        self._hidden = hidden_name(target.name, PARTIAL_SUFFIX)
+
+        self._tree_fd: int | None = None
+        self._directory_fd = confined.open_root(target.parent)
+        try:
+            self._lock = TargetLock(self._directory_fd, journal_name(target), target.name)
+        except BaseException:
+            os.close(self._directory_fd)
+            raise
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def open_found(self, index: int) -> int | None:
+        """A descriptor of file `index` if it is there already. StorageError for anything but a plain file."""
+        try:
+            if self._metainfo.is_directory and self._tree_fd is None:
+                self._tree_fd = confined.open_directory(self._directory_fd, (self._hidden,))
+            return confined.open_file(self._root_fd, self._parts(index), confined.UPDATE)
+        except FileNotFoundError:
+            return None
+
+    def open_part(self, index: int) -> int:
+        """A descriptor of file `index`, made with its full size, sparse, where it is missing."""
+        fd = confined.open_file(self._root_fd, self._parts(index), confined.CREATE)
+        try:
+            size = self._metainfo.files[index].size
+            if os.fstat(fd).st_size != size:
+                os.ftruncate(fd, size)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    @property
+    def _root_fd(self) -> int:
+        return self._directory_fd if self._tree_fd is None else self._tree_fd
+
+    def _parts(self, index: int) -> tuple[str, ...]:
+        return self._metainfo.files[index].path if self._metainfo.is_directory else (self._hidden,)
+
+    @property
+    def hidden(self) -> str:
+        """The name of the partial."""
+        return self._hidden
+
+    @property
+    def inode(self) -> int:
+        """The number of the partial's inode, 0 when there is none: what is copied elsewhere has another."""
+        try:
+            return os.stat(self._hidden, dir_fd=self._directory_fd, follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            return 0
+
+    def target_exists(self) -> bool:
+        """Whether anything at all has the target's name."""
+        try:
+            os.stat(self._target.name, dir_fd=self._directory_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def require_room(self, size: int) -> None:
+        """DiskFull unless `size` more bytes have room on the device."""
+        found = os.fstatvfs(self._directory_fd)
+        free = found.f_bavail * found.f_frsize
+        if found.f_blocks and free < size:
+            raise DiskFull(
+                f"no room for {self._target.name!r}: {size:,} bytes are to come, {free:,} are free,"
+                f" {size - free:,} are missing"
+            )
+
+    # -- journal -------------------------------------------------------------------------------------------
+
+    @property
+    def journal_fd(self) -> int:
+        """The journal as it was found; empty when there was none."""
+        return self._lock.fd
+
+    def start_journal(self, blocks: BlockMap) -> Journal:
+        """Make the partial where it is missing, and replace the journal by one that says `blocks`.
+
+        The data of `blocks` must be on the device.
+        """
+        self._make_partial()
+        header = Header(self.inode, self._metainfo.file_id, self._metainfo.encode()).encode()
+        content = header + encode_state(blocks)
+        content += encode_checkpoint(len(content))
+        new_name = hidden_name(self._target.name, JOURNAL_SUFFIX + _NEW_SUFFIX)
+        with suppress(FileNotFoundError):
+            os.unlink(new_name, dir_fd=self._directory_fd)
+        fd = confined.open_file(self._directory_fd, (new_name,), confined.CREATE_NEW)
+        try:
+            write_at(fd, content, 0)
+            os.fsync(fd)
+            self._lock.move_to(new_name, fd)
+        except BaseException:
+            os.close(fd)
+            os.unlink(new_name, dir_fd=self._directory_fd)
+            raise
+        os.fsync(self._directory_fd)
+        return Journal(fd, len(content))
+
+    def _make_partial(self) -> None:
+        if self._metainfo.is_directory:
+            if self._tree_fd is None:
+                self._tree_fd = confined.open_directory(self._directory_fd, (self._hidden,), create=True)
+        else:
+            os.close(self.open_part(0))
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def finish_files(self) -> None:
+        """Make the files that have no bytes, and let those be executed that should be."""
+        for index, file in enumerate(self._metainfo.files):
+            if file.size == 0 or file.is_executable:
+                fd = self.open_part(index)
+                try:
+                    if file.is_executable:
+                        publishing.let_execute(fd)
+                finally:
+                    os.close(fd)
+
+    def publish(self) -> None:
+        """Give the partial its name; TargetExists when something has it. Then the journal goes."""
+        if self._tree_fd is not None:
+            directories = {
+                file.path[:depth] for file in self._metainfo.files for depth in range(1, len(file.path))
+            }
+            publishing.sync_directories(self._tree_fd, sorted(directories, key=len, reverse=True))
+        publishing.publish(
+            self._directory_fd, self._hidden, self._target.name, is_directory=self._metainfo.is_directory
+        )
+        self._remove_journal()
+
+    def remove(self) -> None:
+        """Remove the partial and the journal, whatever is in them."""
+        if self._metainfo.is_directory:
+            publishing.remove_tree(self._directory_fd, self._hidden)
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(self._hidden, dir_fd=self._directory_fd)
+        self._remove_journal()
+
+    def _remove_journal(self) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(journal_name(self._target), dir_fd=self._directory_fd)
+
+    def close(self) -> None:
+        """Let the next one in. A journal that was never begun goes."""
+        found = os.fstat(self._lock.fd)
+        if not found.st_size and found.st_nlink:
+            self._remove_journal()
+        self._lock.release()
+        if self._tree_fd is not None:
+            os.close(self._tree_fd)
+        os.close(self._directory_fd)
