@@ -12,7 +12,8 @@ import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from p2pnode.errors import RemoteProtocolError
+from p2pnode.errors import MetainfoError, RemoteProtocolError
+from p2pnode.torrent import FileHasher, HashedFile, Metainfo, canonical_metainfo, piece_length_for
 from p2pnode.wire.bencoding import decode as bdecode
 from p2pnode.wire.bencoding import encode as bencode
 from p2pnode.wire.bencoding import raw_value
@@ -139,6 +140,41 @@ def test_published_metainfo_is_canonical_bencode(vector: dict[str, Any]) -> None
     assert hashlib.sha256(raw_value(metainfo, b"info")).digest() == file_id
 
 
+@by_name(VECTORS["metainfo"])
+def test_the_published_metainfo_is_what_p2pnode_makes_and_reads(vector: dict[str, Any]) -> None:
+    files = []
+    for path, content in tree_of(vector).items():
+        hasher = FileHasher(piece_length_for(vector["size"]))
+        hasher.update(content)
+        files.append(HashedFile(path, hasher.finish()))
+    made = canonical_metainfo(vector["torrent_name"], files, is_directory=vector["is_directory"])
+    assert made.file_id.hex() == vector["file_id"]
+    assert hashlib.sha256(made.encode()).hexdigest() == vector["metainfo_sha256"]
+    read_again = Metainfo.decode_canonical(made.encode())
+    assert read_again.is_directory == vector["is_directory"]
+    assert (read_again.size, read_again.piece_length, read_again.piece_count) == (
+        vector["size"],
+        vector["piece_length"],
+        vector["piece_count"],
+    )
+
+
+@pytest.mark.parametrize("name", VECTORS["refused_names"], ids=lambda name: repr(name)[:12])
+def test_a_name_that_no_file_can_have_has_no_metainfo(name: str) -> None:
+    hasher = FileHasher(piece_length_for(1))
+    hasher.update(b"x")
+    with pytest.raises(MetainfoError):
+        canonical_metainfo(name, [HashedFile((name,), hasher.finish())], is_directory=False)
+
+
+def test_a_directory_of_one_file_of_its_own_name_has_no_metainfo() -> None:
+    hasher = FileHasher(piece_length_for(1))
+    hasher.update(b"x")
+    with pytest.raises(MetainfoError):
+        canonical_metainfo("same", [HashedFile(("same",), hasher.finish())], is_directory=True)
+
+
 @pytest.mark.parametrize(("size", "length"), VECTORS["piece_lengths"])
 def test_published_piece_lengths_follow_from_the_document_alone(size: int, length: int) -> None:
     assert independent.piece_length(size) == length
+    assert piece_length_for(size) == length
