@@ -1,0 +1,34 @@
+"""What a download knows of one peer that it may ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from p2pnode.torrent.bitfield import Bitfield
+
+__all__ = ["Peer"]
+
+
+@dataclass(slots=True)
+class Peer:
+    """A source: what it has, what it was asked for, and since when it owes us something."""
+
+    have: Bitfield
+    refused: Bitfield  # what it has but will not give
+    cursor: int  # the piece from which on the next ones are chosen for it
+    progress_at: float  # when its last block was stored, or since when it could have sent one
+    requests: set[int] = field(default_factory=set)
+    in_flight: set[int] = field(default_factory=set)  # pieces asked for and not complete
+    verifying: set[int] = field(default_factory=set)  # pieces complete, about which we have not decided
+    asked_again_at: float | None = None  # it was busy: ask nothing new before
+
+    @property
+    def offered(self) -> Bitfield:
+        """The pieces that it may be asked for."""
+        return self.have - self.refused
+
+    def stalls_at(self, timeout_s: float) -> float | None:
+        """When it counts as stalled; None while nothing is owed, or while it is us who are at work."""
+        if not self.requests or self.verifying:
+            return None
+        return self.progress_at + timeout_s
