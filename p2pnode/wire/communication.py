@@ -137,7 +137,10 @@ class Bye(_Message, frozen=True):
 
 
 class FileAnnounce(_Message, frozen=True):
-    """I have these pieces of this torrent. No ranges means: no longer shared."""
+    """I have these pieces of this torrent.
+
+    No ranges means: no longer shared. A torrent of size 0 has no pieces, so without ranges it is shared.
+    """
 
     file_id: FileId
     name: Name
@@ -180,7 +183,7 @@ class FileList(_Message, frozen=True):
 
 
 class FindSources(_Message, frozen=True):
-    """Who has this torrent, or a file with this pieces root?"""
+    """Who has this torrent, or a file with this pieces root? One of the two is there."""
 
     file_id: FileId | None = None
     pieces_root: Root | None = None
