@@ -1,0 +1,442 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from p2pnode.swarm import (
+    BlockStored,
+    CancelRequest,
+    Command,
+    DeadlinePassed,
+    Download,
+    DownloadLimits,
+    DropPeer,
+    DropReason,
+    Event,
+    Finish,
+    PeerHas,
+    PeerJoined,
+    PeerLeft,
+    PieceCorrupt,
+    PieceVerified,
+    RequestFailed,
+    RequestFinished,
+    RequestPieces,
+)
+from p2pnode.swarm.piece_map import PieceState
+from p2pnode.torrent.bitfield import Bitfield
+
+A, B, C = b"a", b"b", b"c"
+COUNT = 8
+SIZE = 10
+ALL = Bitfield.full(COUNT)
+NONE = Bitfield(COUNT)
+LIMITS = DownloadLimits(
+    peers_at_once=2,
+    requests_per_peer=2,
+    request_bytes=2 * SIZE,
+    ranges_per_request=3,
+    stall_timeout_s=10.0,
+    retry_after_min_s=1.0,
+)
+
+
+def only(*pieces: int) -> Bitfield:
+    return Bitfield(COUNT, sum(1 << piece for piece in pieces))
+
+
+def pieces_of(request: RequestPieces) -> list[int]:
+    return list(Bitfield.from_ranges(request.ranges, COUNT))
+
+
+class FirstPiece(Random):
+    """Chance that lets every peer start at piece 0."""
+
+    def randrange(self, start: int, stop: int | None = None, step: int = 1) -> int:
+        return 0
+
+
+class Playbook:
+    """A download, told events and asked at once for its commands."""
+
+    def __init__(
+        self, have: Bitfield = NONE, limits: DownloadLimits = LIMITS, rng: Random | None = None
+    ) -> None:
+        self.download = Download([SIZE] * COUNT, have=have, rng=rng or FirstPiece(1), limits=limits)
+        self.now = 100.0
+
+    def tell(self, *events: Event) -> list[Command]:
+        for event in events:
+            self.download.receive(event, self.now)
+        return list(self.download.commands())
+
+    def requests(self, *events: Event) -> list[RequestPieces]:
+        """Tell events that are answered with requests alone."""
+        commands = self.tell(*events)
+        assert all(isinstance(command, RequestPieces) for command in commands)
+        return [command for command in commands if isinstance(command, RequestPieces)]
+
+    def deliver(self, request: RequestPieces) -> list[Command]:
+        """The peer gives all of a request."""
+        stored: list[Event] = []
+        for piece in pieces_of(request):
+            stored += [BlockStored(request.peer, piece, SIZE), PieceVerified(request.peer, piece)]
+        return self.tell(*stored, RequestFinished(request.request))
+
+    def wait_for_deadline(self) -> list[Command]:
+        deadline = self.download.next_deadline()
+        assert deadline is not None
+        self.now = deadline
+        return self.tell(DeadlinePassed())
+
+
+def test_one_peer_gives_everything_and_it_finishes_once() -> None:
+    book = Playbook()
+    under_way: list[Command] = book.tell(PeerJoined(A, ALL))
+    asked: list[int] = []
+    while isinstance(request := under_way.pop(0), RequestPieces):
+        asked += pieces_of(request)
+        under_way += book.deliver(request)
+    assert request == Finish()
+    assert under_way == []
+    assert sorted(asked) == list(range(COUNT))
+    assert book.download.is_finished
+    assert book.download.remaining_bytes == 0
+    assert book.download.next_deadline() is None
+    assert book.tell(PeerJoined(B, ALL), PieceCorrupt(A, 0), DeadlinePassed()) == []
+
+
+def test_what_is_there_already_is_not_asked_for() -> None:
+    book = Playbook(have=~only(3))
+    assert book.download.remaining_bytes == SIZE
+    [request] = book.requests(PeerJoined(A, ALL))
+    assert pieces_of(request) == [3]
+
+
+def test_a_complete_download_finishes_before_any_event() -> None:
+    assert Playbook(have=ALL).tell() == [Finish()]
+
+
+def test_a_torrent_of_no_pieces_finishes() -> None:
+    download = Download([], have=Bitfield(0), rng=Random(1))
+    assert list(download.commands()) == [Finish()]
+
+
+def test_commands_are_given_once() -> None:
+    book = Playbook()
+    assert len(book.tell(PeerJoined(A, ALL))) == 2
+    assert book.tell() == []
+
+
+def test_requests_are_small_and_few_for_each_peer() -> None:
+    book = Playbook()
+    requests = book.requests(PeerJoined(A, ALL))
+    assert len(requests) == LIMITS.requests_per_peer
+    assert all(len(pieces_of(request)) == 2 for request in requests)
+    assert book.download.drawn_from(A) == {piece for request in requests for piece in pieces_of(request)}
+
+
+def test_a_finished_request_makes_room_for_the_next() -> None:
+    book = Playbook()
+    first, _ = book.requests(PeerJoined(A, ALL))
+    [third] = book.deliver(first)
+    assert isinstance(third, RequestPieces)
+    assert third.request not in (first.request, first.request + 1)
+
+
+def test_requests_of_one_peer_follow_each_other() -> None:
+    first, second = Playbook().requests(PeerJoined(A, ALL))
+    assert pieces_of(first) + pieces_of(second) == [0, 1, 2, 3]
+
+
+def test_downloaders_of_one_seed_start_at_different_pieces() -> None:
+    books = [Playbook(rng=Random(seed)) for seed in range(50)]
+    assert {book.requests(PeerJoined(A, ALL))[0].ranges[0][0] for book in books} == set(range(COUNT))
+
+
+def test_a_piece_is_asked_of_one_peer_only() -> None:
+    book = Playbook()
+    of_a = book.requests(PeerJoined(A, ALL))
+    of_b = book.requests(PeerJoined(B, ALL))
+    asked = [piece for request in of_a + of_b for piece in pieces_of(request)]
+    assert sorted(asked) == list(range(COUNT))
+
+
+def test_only_so_many_peers_draw_at_once() -> None:
+    book = Playbook(limits=replace(LIMITS, request_bytes=SIZE))
+    book.tell(PeerJoined(A, ALL), PeerJoined(B, ALL))
+    assert book.tell(PeerJoined(C, ALL)) == []
+    [first, _] = book.requests(PeerLeft(A))
+    assert first.peer == C
+
+
+def test_a_peer_is_asked_only_for_what_it_has() -> None:
+    book = Playbook()
+    assert book.tell(PeerJoined(A, NONE)) == []
+    [request] = book.requests(PeerHas(A, only(5)))
+    assert pieces_of(request) == [5]
+    [request] = book.requests(PeerHas(A, only(5, 6)))
+    assert pieces_of(request) == [6]
+
+
+def test_a_peer_that_joins_again_has_what_it_says_last() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)))
+    [request] = book.requests(PeerJoined(A, only(4)))
+    assert pieces_of(request) == [4]
+    assert book.download.drawn_from(A) == {0, 4}
+
+
+def test_pieces_of_a_peer_that_left_are_asked_of_another() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0, 1)), BlockStored(A, 0, SIZE))
+    assert book.tell(PeerLeft(A)) == []
+    assert book.download.peers == frozenset()
+    [request] = book.requests(PeerJoined(B, only(0, 1)))
+    assert request.peer == B
+    assert pieces_of(request) == [0, 1]
+
+
+def test_blocks_move_a_piece_to_verifying_and_its_hash_to_have() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(2)))
+    assert book.download.state(2) is PieceState.IN_FLIGHT
+    book.tell(BlockStored(A, 2, SIZE - 1))
+    assert book.download.state(2) is PieceState.IN_FLIGHT
+    book.tell(BlockStored(A, 2, 1))
+    assert book.download.state(2) is PieceState.VERIFYING
+    book.tell(PieceVerified(A, 2))
+    assert book.download.state(2) is PieceState.HAVE
+    assert book.download.remaining_bytes == SIZE * (COUNT - 1)
+
+
+# -- stalls ------------------------------------------------------------------------------------------------
+
+
+def test_q11_a_peer_that_stores_nothing_for_too_long_is_dropped() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)))
+    assert book.download.next_deadline() == book.now + LIMITS.stall_timeout_s
+    assert book.wait_for_deadline() == [DropPeer(A, DropReason.STALLED)]
+    assert book.download.state(0) is PieceState.MISSING
+    assert book.download.peers == frozenset()
+    assert book.download.banned == frozenset()
+    assert book.download.next_deadline() is None
+
+
+def test_pieces_of_a_stalled_peer_go_to_another_at_once() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0, 1)), PeerJoined(B, only(0, 1)))
+    [giving] = [peer for peer in (A, B) if book.download.drawn_from(peer)]
+    [drop, request] = book.wait_for_deadline()
+    assert drop == DropPeer(giving, DropReason.STALLED)
+    assert isinstance(request, RequestPieces)
+    assert request.peer != giving
+    assert pieces_of(request) == [0, 1]
+
+
+def test_every_stored_block_puts_the_stall_off() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)))
+    for _ in range(SIZE - 1):
+        book.now += LIMITS.stall_timeout_s - 0.1
+        assert book.tell(BlockStored(A, 0, 1), DeadlinePassed()) == []
+    assert book.wait_for_deadline() == [DropPeer(A, DropReason.STALLED)]
+
+
+def test_blocks_that_nobody_asked_for_do_not_put_the_stall_off() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)))
+    book.now += LIMITS.stall_timeout_s
+    assert book.tell(BlockStored(A, 5, SIZE)) == [DropPeer(A, DropReason.STALLED)]
+
+
+def test_q2_our_own_slow_hashing_is_no_stall() -> None:
+    book = Playbook()
+    [request] = book.requests(PeerJoined(A, only(0)))
+    book.tell(BlockStored(A, 0, SIZE))
+    assert book.download.next_deadline() is None
+    book.now += 60
+    assert book.tell(DeadlinePassed()) == []
+    book.tell(PieceVerified(A, 0))
+    assert book.download.next_deadline() == book.now + LIMITS.stall_timeout_s  # for the request's end
+    book.tell(RequestFinished(request.request))
+    assert book.download.next_deadline() is None
+
+
+def test_a_peer_that_idled_long_has_the_full_time_when_it_is_asked() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, NONE))
+    book.now += 1000
+    assert len(book.tell(PeerHas(A, only(1)))) == 1
+    assert book.download.next_deadline() == book.now + LIMITS.stall_timeout_s
+
+
+def test_a_stalled_peer_may_join_again() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)))
+    book.wait_for_deadline()
+    assert len(book.requests(PeerJoined(A, only(0)))) == 1
+
+
+# -- failures ----------------------------------------------------------------------------------------------
+
+
+def test_s7_a_corrupt_piece_bans_its_peer_and_is_asked_of_another() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)), BlockStored(A, 0, SIZE))
+    assert book.tell(PieceCorrupt(A, 0)) == [DropPeer(A, DropReason.CORRUPT)]
+    assert book.download.banned == {A}
+    assert book.download.state(0) is PieceState.MISSING
+    assert book.tell(PeerJoined(A, ALL)) == [DropPeer(A, DropReason.CORRUPT)]
+    [request] = book.requests(PeerJoined(B, only(0)))
+    assert pieces_of(request) == [0]
+
+
+def test_s7_only_the_peer_that_sent_it_is_charged() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)), PeerJoined(B, only(1)))
+    assert book.tell(PieceCorrupt(A, 0)) == [DropPeer(A, DropReason.CORRUPT)]
+    assert book.download.peers == {B}
+    assert book.download.drawn_from(B) == {1}
+
+
+def test_a_corrupt_piece_of_a_peer_that_left_still_bans_it() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)), PeerLeft(A))
+    assert book.tell(PieceCorrupt(A, 0)) == []
+    assert book.download.banned == {A}
+
+
+def test_a_busy_peer_is_asked_again_after_the_time_it_names() -> None:
+    book = Playbook()
+    [request] = book.requests(PeerJoined(A, only(0)))
+    assert book.tell(RequestFailed(request.request, retryable=True, retry_after_s=7)) == []
+    assert book.download.state(0) is PieceState.MISSING
+    assert book.download.next_deadline() == book.now + 7
+    [again] = book.wait_for_deadline()
+    assert isinstance(again, RequestPieces)
+    assert again.request != request.request
+    assert book.download.next_deadline() == book.now + LIMITS.stall_timeout_s
+
+
+def test_a_busy_peer_that_names_no_time_is_not_asked_in_a_loop() -> None:
+    book = Playbook()
+    [request] = book.requests(PeerJoined(A, only(0)))
+    assert book.tell(RequestFailed(request.request, retryable=True)) == []
+    assert book.download.next_deadline() == book.now + LIMITS.retry_after_min_s
+
+
+def test_while_a_peer_is_busy_another_one_gives_its_pieces() -> None:
+    book = Playbook()
+    [request] = book.requests(PeerJoined(A, only(0)), PeerJoined(B, only(0)))
+    [other] = book.requests(RequestFailed(request.request, retryable=True, retry_after_s=60))
+    assert {request.peer, other.peer} == {A, B}
+    assert pieces_of(other) == [0]
+
+
+def test_a_busy_peer_goes_on_with_its_other_request() -> None:
+    book = Playbook()
+    first, second = book.requests(PeerJoined(A, ALL))
+    assert book.tell(RequestFailed(first.request, retryable=True, retry_after_s=60)) == []
+    assert book.download.drawn_from(A) == set(pieces_of(second))
+    assert book.deliver(second) == []
+
+
+def test_refused_pieces_are_not_asked_of_that_peer_again() -> None:
+    book = Playbook()
+    [request] = book.requests(PeerJoined(A, only(0, 1)))
+    assert book.tell(RequestFailed(request.request, retryable=False)) == []
+    assert book.tell(PeerHas(A, only(0, 1))) == []
+    [other] = book.requests(PeerHas(A, only(0, 1, 2)))
+    assert pieces_of(other) == [2]
+    [elsewhere] = book.requests(PeerJoined(B, only(0, 1)))
+    assert pieces_of(elsewhere) == [0, 1]
+
+
+def test_a_request_that_finishes_short_refuses_the_rest() -> None:
+    book = Playbook()
+    [request] = book.requests(PeerJoined(A, only(0, 1)))
+    finished = RequestFinished(request.request)
+    assert book.tell(BlockStored(A, 0, SIZE), PieceVerified(A, 0), finished) == []
+    assert book.download.state(0) is PieceState.HAVE
+    assert book.download.state(1) is PieceState.MISSING
+    [elsewhere] = book.requests(PeerJoined(B, only(0, 1)))
+    assert pieces_of(elsewhere) == [1]
+
+
+@pytest.mark.parametrize("verified", [True, False])
+def test_a_request_may_end_before_its_last_piece_is_hashed(verified: bool) -> None:
+    book = Playbook()
+    [request] = book.requests(PeerJoined(A, only(0)))
+    book.tell(BlockStored(A, 0, SIZE), RequestFinished(request.request))
+    assert book.download.state(0) is PieceState.VERIFYING
+    assert book.download.drawn_from(A) == {0}
+    if verified:
+        book.tell(PieceVerified(A, 0))
+        assert book.download.state(0) is PieceState.HAVE
+    else:
+        assert book.tell(PieceCorrupt(A, 0)) == [DropPeer(A, DropReason.CORRUPT)]
+        assert book.download.state(0) is PieceState.MISSING
+
+
+# -- late events -------------------------------------------------------------------------------------------
+
+
+def test_events_about_nobody_and_nothing_are_ignored() -> None:
+    book = Playbook()
+    events: list[Event] = [
+        PeerHas(A, ALL),
+        PeerLeft(A),
+        BlockStored(A, 0, SIZE),
+        RequestFinished(77),
+        RequestFailed(77, retryable=True),
+        DeadlinePassed(),
+    ]
+    assert book.tell(*events) == []
+    assert book.download.next_deadline() is None
+
+
+def test_a_piece_verified_late_is_a_piece_all_the_same() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)), PeerLeft(A))
+    assert book.tell(PieceVerified(A, 0), PieceVerified(A, 0)) == []
+    assert book.download.remaining_bytes == SIZE * (COUNT - 1)
+
+
+def test_a_piece_verified_late_cancels_the_request_that_only_it_needed() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)), PeerLeft(A))
+    [request] = book.requests(PeerJoined(B, only(0)))
+    assert book.tell(PieceVerified(A, 0)) == [CancelRequest(request.request)]
+    assert book.tell(RequestFinished(request.request), BlockStored(B, 0, SIZE)) == []
+    assert book.download.next_deadline() is None
+
+
+def test_a_piece_verified_late_leaves_a_request_for_more_alone() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)), PeerLeft(A))
+    [request] = book.requests(PeerJoined(B, only(0, 1)))
+    assert book.tell(PieceVerified(A, 0)) == []
+    assert book.download.drawn_from(B) == {1}
+    assert book.tell(BlockStored(B, 1, SIZE), PieceVerified(B, 1), RequestFinished(request.request)) == []
+    assert book.download.drawn_from(B) == frozenset()
+
+
+def test_a_piece_verified_late_while_another_hashes_it_changes_nothing_else() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0)), PeerLeft(A))
+    [request] = book.requests(PeerJoined(B, only(0)))
+    book.tell(BlockStored(B, 0, SIZE), RequestFinished(request.request))
+    assert book.tell(PieceVerified(A, 0)) == []
+    assert book.download.drawn_from(B) == frozenset()
+
+
+def test_an_ended_request_leaves_a_piece_that_was_asked_for_again_alone() -> None:
+    book = Playbook(limits=replace(LIMITS, retry_after_min_s=0.0))
+    [first] = book.requests(PeerJoined(A, only(0)))
+    [second] = book.requests(RequestFailed(first.request, retryable=True))
+    assert book.tell(RequestFailed(first.request, retryable=False)) == []
+    assert book.download.drawn_from(A) == set(pieces_of(second))
