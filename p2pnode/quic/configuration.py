@@ -59,7 +59,9 @@ class Pacer(QuicPacketPacer):
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
         """Follow a new window or round trip time (seconds)."""
         super().update_rate(int(congestion_window * PACING_GAIN), smoothed_rtt)
-        self.bucket_max = max(self.bucket_max, config.PACING_BURST_S)
+        assert self.packet_time is not None
+        burst_s = min(config.PACING_BURST_S, config.PACING_BURST_PACKETS * self.packet_time)
+        self.bucket_max = max(self.bucket_max, burst_s)
 
 
 def make_configuration(

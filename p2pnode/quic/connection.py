@@ -120,6 +120,7 @@ class Connection:
         self._opened_at = 0.0
         self._pinged_at = 0.0
         self._timer: float | None = None  # the engine's
+        self._stepped_at = 0.0
         self._closed: ConnectionClosed | None = None
         self._inbox: list[Datagram] = []
         self._inbox_size = 0
@@ -274,14 +275,14 @@ class Connection:
     # -- the driver ----------------------------------------------------------------------------------------
 
     async def _wait_for_work(self) -> None:
-        with trio.move_on_at(min(self._deadlines(trio.current_time()), default=inf)):
+        with trio.move_on_at(min(self._deadlines(), default=inf)):
             await self._work.wait()
         self._work = trio.Event()
 
-    def _deadlines(self, now: float) -> Iterator[float]:
+    def _deadlines(self) -> Iterator[float]:
         """When the driver must look at the connection again, even if nothing comes."""
         if self._timer is not None:
-            yield max(self._timer, now + TIMER_GRANULARITY_S)
+            yield max(self._timer, self._stepped_at + TIMER_GRANULARITY_S)
         if self._phase is _Phase.OPEN:
             yield self._ping_at
             yield self._heard_at + config.IDLE_TIMEOUT_S
@@ -299,6 +300,7 @@ class Connection:
 
     def _step(self, now: float) -> list[Datagram]:
         """Feed what came, do what is due, tell the streams; what is to be sent comes back."""
+        self._stepped_at = now
         inbox, self._inbox = self._inbox, []
         self._inbox_size = 0
         try:
