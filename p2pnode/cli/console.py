@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,18 @@ class Console:
         click.echo(text)
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """One object on one line, flushed, so that a reader of a pipe sees it now."""
-        click.echo(json.dumps(event))
+        """One object on one line, flushed, so that a reader of a pipe sees it now; bytes as hex."""
+        click.echo(json.dumps(event, default=bytes.hex))
+
+    def rows(self, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table: columns for a person, one line a row with tabs for a program."""
+        if not sys.stdout.isatty():
+            for row in rows:
+                self.data("\t".join(row))
+            return
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        for row in (header, *rows):
+            self.data("  ".join(map(str.ljust, row, widths)).rstrip())
 
     def say(self, text: str) -> None:
         """One line for a person."""

@@ -1,0 +1,124 @@
+"""`p2pnode get`: fetches one file or directory."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import click
+import trio
+
+from p2pnode.cli.console import Console
+from p2pnode.cli.local_servers import find_server
+from p2pnode.cli.options import (
+    Diagnostics,
+    ServerChoice,
+    diagnostic_options,
+    made_directory,
+    server_options,
+)
+from p2pnode.cli.progress import address_text, open_reporter
+from p2pnode.cli.running import open_client, run
+from p2pnode.cli.torrent_file import read_torrent_file
+from p2pnode.cli.verb import Verb
+from p2pnode.errors import ConfigError, StorageError
+from p2pnode.node.references import Reference
+from p2pnode.torrent import Ticket
+from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
+
+
+@click.command(cls=Verb)
+@click.argument("reference", metavar="REF")
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    default=".",
+    help="Target file; or its directory, when that exists or ends in /; - is stdout.",
+)
+@click.option("--wait", is_flag=True, help="Wait until somebody has it, however long that takes.")
+@server_options(required=False)
+@diagnostic_options
+@click.pass_obj
+def command(
+    console: Console,
+    *,
+    reference: str,
+    output: str,
+    wait: bool,
+    server: ServerChoice,
+    diagnostics: Diagnostics,
+) -> None:
+    """Fetch REF: a name, a file id, a ticket, a .torrent file or a magnet link.
+
+    \b
+    Examples:
+      p2pnode get model.bin --server-addr HOST:8080 --pin 5f0c...
+      p2pnode get p2pnode1... -o downloads/              a ticket, as `p2pnode share` prints it
+      p2pnode get backup.tar -o - | tar x
+
+    Every block is verified before it is written. Interrupted, run the same command again: it resumes.
+    Prints the path of what it fetched.
+    """
+    if output == "-" and console.json:
+        raise click.UsageError("-o - and --json both want stdout: give one")
+    run(
+        partial(_get, console, reference, output, wait, server, diagnostics),
+        console,
+        when_interrupted="interrupted: run the same command again to resume",
+    )
+
+
+async def _get(
+    console: Console, text: str, output: str, wait: bool, choice: ServerChoice, diagnostics: Diagnostics
+) -> None:
+    reference, choice, has_sources = await _resolved(text, choice)
+    reporter = open_reporter(console, failure_is_raised=True)
+    async with open_client(choice, diagnostics, reporter, server_needed=not (wait or has_sources)) as node:
+        if output == "-":
+            with tempfile.TemporaryDirectory(prefix="p2pnode-") as directory:
+                completed = await node.fetch(reference, to=Path(directory), wait=wait)
+                await trio.to_thread.run_sync(_copy_to_stdout, completed.target)
+        else:
+            to = made_directory(Path(output)) if output.endswith("/") else Path(output)
+            completed = await node.fetch(reference, to=to, wait=wait)
+    if output != "-" and not console.json:
+        console.data(str(completed.target))
+
+
+async def _resolved(text: str, choice: ServerChoice) -> tuple[Reference, ServerChoice, bool]:
+    """What `text` refers to, which server to ask, and whether the reference itself says who has it.
+
+    A ticket names its server. For a name or an id without one, that which runs on this machine is asked.
+    """
+    path = Path(text)
+    if path.suffix == ".torrent" and await trio.to_thread.run_sync(path.exists):
+        return await trio.to_thread.run_sync(read_torrent_file, path), choice, False
+    if text.lower().startswith(TICKET_PREFIX):
+        ticket = Ticket.parse(text)
+        return ticket, (choice if choice.address else _server_of(ticket)), True
+    if choice.address is None and not text.startswith("magnet:"):
+        local = await find_server(None, None)
+        if local is None:
+            raise ConfigError("a name or a file id needs a server that knows it: give --server-addr")
+        choice = local.choice()
+    return text, choice, False
+
+
+def _server_of(ticket: Ticket) -> ServerChoice:
+    if ticket.server is None:
+        return ServerChoice(None)
+    pin = ticket.server.pin
+    return ServerChoice(address_text(ticket.server.address), pin=pin.hex() if pin is not None else None)
+
+
+def _copy_to_stdout(path: Path) -> None:
+    """Copy what was fetched and verified; runs in a thread."""
+    if path.is_dir():
+        raise StorageError(f"{path.name!r} is a directory, and stdout takes one file: give -o DIRECTORY/")
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, sys.stdout.buffer, length=1024 * 1024)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,191 @@
+"""Options that several verbs take, and the types of their values."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import platformdirs
+from click.core import ParameterSource
+
+from p2pnode.cli.units import parse_size
+from p2pnode.errors import ConfigError
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_NODE_ID: Final = re.compile(r"[0-9a-fA-F]{64}")
+_LISTEN: Final = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+)):(\d{1,5})")
+
+
+def size(value: str | int) -> int:
+    """Read a size for click: `65536`, `256M`, `1.5GiB`; an int, as TOML may give, is bytes."""
+    try:
+        return value if isinstance(value, int) else parse_size(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def listen_address(value: str) -> tuple[str, int]:
+    """Read where to listen: `host:port`, `[v6]:port`, or `all:port` for every address of both families."""
+    match = _LISTEN.fullmatch(value)
+    if match is None or int(match[3]) > 65535:
+        raise click.BadParameter(f"{value!r} is not host:port, as 0.0.0.0:8080, [::1]:8080 or all:8080")
+    host = match[1] or match[2]
+    return ("::" if host == "all" else host), int(match[3])
+
+
+def node_ids(value: str) -> frozenset[bytes]:
+    """Read a node id, or a file with one on each line; `#` begins a comment."""
+    if _NODE_ID.fullmatch(value):
+        return frozenset({bytes.fromhex(value)})
+    try:
+        lines = Path(value).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise click.BadParameter(f"{value!r} is neither 64 hex digits nor a file that can be read") from None
+    words = [line.partition("#")[0].strip() for line in lines]
+    for number, word in enumerate(words, 1):
+        if word and not _NODE_ID.fullmatch(word):
+            raise click.BadParameter(f"{value}, line {number}: a node id has 64 hex digits")
+    return frozenset(bytes.fromhex(word) for word in words if word)
+
+
+DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
+READABLE_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def union(groups: Iterable[frozenset[bytes]]) -> frozenset[bytes] | None:
+    """All node ids of a repeated option; None when it was not given at all."""
+    listed = tuple(groups)
+    return frozenset().union(*listed) if listed else None
+
+
+@dataclass(frozen=True)
+class ServerChoice:
+    """Which server, and what makes us believe that it is it; at most one of the last three is set."""
+
+    address: str | None
+    pin: str | None = None
+    certificate: Path | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What a run leaves behind for qvis and Wireshark."""
+
+    qlog_dir: Path | None
+    keylog_path: Path | None
+
+
+def server_options(*, required: bool) -> Callable[[_Function], _Function]:
+    """`--server-addr` and the ways to trust it; the function gets them as `server: ServerChoice`."""
+    return _packed(
+        "server",
+        _server_choice,
+        click.option(
+            "--server-addr",
+            metavar="HOST:PORT",
+            required=required,
+            help="The server: host:port, [v6]:port or https://host:port.",
+        ),
+        click.option("--pin", metavar="HEX", help="Trust the server that has this node id or key hash."),
+        click.option(
+            "--server-cert", type=READABLE_FILE, help="Trust the server that shows this certificate."
+        ),
+        click.option("--no-verify-tls", is_flag=True, help="Trust whoever answers. Says so at each start."),
+    )
+
+
+def diagnostic_options(function: _Function) -> _Function:
+    """`--qlog` and SSLKEYLOGFILE; the function gets them as `diagnostics: Diagnostics`."""
+    return _packed(
+        "diagnostics",
+        _diagnostics,
+        click.option("--qlog", type=DIRECTORY, help="Write a qlog of each connection there, for qvis."),
+    )(function)
+
+
+def _packed(
+    name: str, pack: Callable[..., Any], *options: Callable[[_Function], _Function]
+) -> Callable[[_Function], _Function]:
+    """Give a function one argument `name`, made by `pack` of what the options say."""
+
+    def decorate(function: _Function) -> _Function:
+        for option in reversed(options):
+            function = option(function)
+        taken: list[str] = [p.name for p in function.__click_params__[-len(options) :]]  # type: ignore[attr-defined]
+
+        @functools.wraps(function)
+        def call(*args: Any, **values: Any) -> Any:
+            own = {key: values.pop(key) for key in taken}
+            return function(*args, **values, **{name: pack(click.get_current_context(), **own)})
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def _server_choice(
+    context: click.Context,
+    *,
+    server_addr: str | None,
+    pin: str | None,
+    server_cert: Path | None,
+    no_verify_tls: bool,
+) -> ServerChoice:
+    """Of several ways to trust, that of the best source counts: a flag beats the file of settings."""
+    given = {"pin": pin, "server_cert": server_cert, "no_verify_tls": no_verify_tls or None}
+    ranks = {
+        key: context.get_parameter_source(key) or ParameterSource.DEFAULT
+        for key, value in given.items()
+        if value is not None
+    }
+    chosen = [key for key, rank in ranks.items() if rank == min(ranks.values())]
+    if len(chosen) > 1:
+        flags = " and ".join("--" + key.replace("_", "-") for key in sorted(chosen))
+        raise click.UsageError(f"{flags} say two things: give one", context)
+    return ServerChoice(
+        server_addr,
+        pin=pin if chosen == ["pin"] else None,
+        certificate=server_cert if chosen == ["server_cert"] else None,
+        verify=chosen != ["no_verify_tls"],
+    )
+
+
+def _diagnostics(_context: click.Context, *, qlog: Path | None) -> Diagnostics:
+    keylog = os.environ.get("SSLKEYLOGFILE")
+    if qlog is not None:
+        made_directory(qlog)
+    return Diagnostics(qlog, Path(keylog) if keylog else None)
+
+
+def made_directory(path: Path) -> Path:
+    """Make a directory that is missing; ConfigError when that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the directory {path}: {error.strerror}") from None
+    return path
+
+
+def state_root() -> Path:
+    """`$XDG_STATE_HOME/p2pnode`."""
+    return platformdirs.user_state_path("p2pnode")
+
+
+def service_state_dir(role: str, files_dir: Path) -> Path:
+    """The state of the server or peer that offers `files_dir`: a node for each role and directory."""
+    digest = hashlib.sha256(os.fsencode(files_dir.resolve())).hexdigest()
+    return state_root() / f"{role}-{digest[:12]}"
+
+
+def user_state_dir() -> Path:
+    """The state of short commands: one key for each user, shared by all that run at once."""
+    return state_root() / "user"

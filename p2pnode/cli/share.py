@@ -1,0 +1,84 @@
+"""`p2pnode share`: offers one file or directory until interrupted."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import click
+import trio
+
+from p2pnode.cli.console import Console
+from p2pnode.cli.local_servers import find_server
+from p2pnode.cli.options import Diagnostics, ServerChoice, diagnostic_options, server_options
+from p2pnode.cli.progress import open_reporter
+from p2pnode.cli.running import open_client, run
+from p2pnode.cli.verb import Verb
+
+
+@click.command(cls=Verb)
+@click.argument("path", metavar="PATH")
+@click.option("--name", default="stdin", show_default=True, help="What to call it when PATH is -.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="UDP port; 0 takes a free one.",
+)
+@server_options(required=False)
+@diagnostic_options
+@click.pass_obj
+def command(
+    console: Console, *, path: str, name: str, port: int, server: ServerChoice, diagnostics: Diagnostics
+) -> None:
+    """Offer PATH, and print the whole command that fetches it.
+
+    \b
+    Examples:
+      p2pnode share movie.mkv                         to who can reach this machine
+      p2pnode share photos/ --server-addr HOST:8080   listed by a server as well
+      tar c src | p2pnode share - --name src.tar      what comes on stdin
+
+    Stays until interrupted: what nobody offers, nobody can fetch.
+    """
+    run(
+        partial(_share, console, path, name, port, server, diagnostics),
+        console,
+        is_service=True,
+        when_interrupted="no longer shared",
+    )
+
+
+async def _share(
+    console: Console, path: str, name: str, port: int, choice: ServerChoice, diagnostics: Diagnostics
+) -> None:
+    if choice.address is None and (local := await find_server(None, None)) is not None:
+        choice = local.choice()
+    with ExitStack() as stack:
+        if path == "-":
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="p2pnode-"))
+            shared_path = Path(directory) / Path(name).name
+            await trio.to_thread.run_sync(_spool_stdin, shared_path, abandon_on_cancel=True)
+        else:
+            shared_path = Path(path)
+        reporter = open_reporter(console)
+        async with open_client(choice, diagnostics, reporter, role="peer", port=port) as node:
+            shared = await node.share(shared_path)
+            ticket = str(await node.ticket(shared.file_id))
+            if console.json:
+                console.event({"event": "ticket", "file_id": shared.file_id, "ticket": ticket})
+            else:
+                console.data(f"p2pnode get {shlex.quote(ticket)}")
+            await trio.sleep_forever()
+
+
+def _spool_stdin(target: Path) -> None:
+    """Keep what comes on stdin: blocks are read again for each peer. Runs in a thread."""
+    with target.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file, length=1024 * 1024)
