@@ -94,6 +94,17 @@ CHECKPOINT_INTERVAL_S: Final = 2.0  # … or this long
 PARTIAL_SUFFIX: Final = ".p2pnode-part"  # beside the target, its name starting with a dot
 JOURNAL_SUFFIX: Final = ".p2pnode-journal"
 
+# -- tracker -----------------------------------------------------------------------------------------------
+
+NODES_MAX: Final = 10_000  # nodes a registry knows at once; about 1 KiB each
+NODES_PER_HOST_MAX: Final = 1024  # of them at one address: a large site behind one NAT, not a flood of names
+FILES_PER_NODE_MAX: Final = 10_000  # files one node may announce
+OFFERS_MAX: Final = 200_000  # files announced by all nodes together; about 500 bytes each
+OFFER_RANGES_MAX: Final = 48  # piece runs kept for one offer: 50 sources with so many fit one frame
+OFFER_RANGES_TOTAL_MAX: Final = 1_000_000  # piece runs of all offers; about 120 bytes each
+PRESENCE_AFTER_LINK_LOST_S: Final = 10.0  # a node whose link broke may be back; longer than RECONNECT_MAX_S
+PORTS_NEVER_DIALED: Final = frozenset({0, 53})  # no port at all; DNS, which answers strangers
+
 # -- node --------------------------------------------------------------------------------------------------
 
 PROOF_TIMEOUT_S: Final = 10.0  # a side that proves no node key in time is closed
