@@ -115,8 +115,9 @@ def optional(dictionary: Dictionary, key: bytes, kind: type[T]) -> T | None:
 
 def preferred(dictionary: Dictionary, key: bytes, kind: type[T]) -> T:
     """Give the value of `key`, or the UTF-8 form that old programs put beside one of another encoding."""
+    plain = required(dictionary, key, kind)
     utf8 = optional(dictionary, key + b".utf-8", kind)
-    return required(dictionary, key, kind) if utf8 is None else utf8
+    return plain if utf8 is None else utf8
 
 
 def _checked_count(count: int) -> int:

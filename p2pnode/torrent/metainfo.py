@@ -244,20 +244,17 @@ class Metainfo:
         return layer[number * HASH_SIZE : (number + 1) * HASH_SIZE] if layer else file.pieces_root
 
     def _spans_v1(self, file_index: int, start: int, end: int) -> Iterator[PieceSpan]:
-        """Walk the torrent space from `start`, which lies in a file, to `end`."""
-        while start < end:
-            file = self.files[file_index] if file_index < len(self.files) else None
-            next_offset = file.offset if file else end
-            if start < next_offset:
-                padding = min(next_offset, end) - start
-                yield PieceSpan(None, 0, padding)
-                start += padding
-            elif file:
-                length = min(file.offset + file.size, end) - start
-                if length:
-                    yield PieceSpan(file_index, start - file.offset, length)
+        """Walk the torrent space from `start`, which lies in a file, to `end`; padding is only at the end."""
+        for index in range(file_index, len(self.files)):
+            file = self.files[index]
+            if file.offset >= end:
+                break
+            length = min(file.offset + file.size, end) - start
+            if length:
+                yield PieceSpan(index, start - file.offset, length)
                 start += length
-                file_index += 1
+        if start < end:
+            yield PieceSpan(None, 0, end - start)
 
 
 def _last_component(name: bytes) -> bytes:

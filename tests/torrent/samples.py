@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from p2pnode.torrent import (
     FileHasher,
     FileHashes,
@@ -13,6 +15,7 @@ from p2pnode.torrent import (
     create_metainfo,
     piece_length_for,
 )
+from p2pnode.wire.bencoding import decode
 
 KIB = 1024
 Tree = dict[str, bytes]
@@ -59,6 +62,7 @@ def torrent(
 ) -> Metainfo:
     """A torrent for any program, of one file or of a directory."""
     tree = content if isinstance(content, dict) else {name: content}
+    files = hash_tree(tree, piece_length if version is not TorrentVersion.V1 else 16 * KIB)
     hasher = PieceHasherV1(piece_length)
     for path in sorted(tree, key=lambda path: path.encode().split(b"/")):
         hasher.update(tree[path])
@@ -66,10 +70,16 @@ def torrent(
             hasher.align()
     return create_metainfo(
         name,
-        hash_tree(tree, piece_length),
+        files,
         is_directory=isinstance(content, dict),
         version=version,
         piece_length=piece_length,
         piece_hashes_v1=hasher.finish(),
         **outer,  # type: ignore[arg-type]
     )
+
+
+def opened(metainfo: Metainfo) -> tuple[dict[bytes, Any], dict[bytes, Any]]:
+    """The outer and the `info` dictionary of a torrent, to be changed and encoded again."""
+    outer: Any = decode(metainfo.encode())
+    return outer, outer[b"info"]
