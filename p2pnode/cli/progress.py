@@ -261,7 +261,7 @@ class BarReporter(LineReporter):
 
     def _move(self, key: str, name: str, done: int, total: int, text: str) -> None:
         if key not in self._tasks:
-            self._tasks[key] = self._progress.add_task(name, total=total)
+            self._tasks[key] = self._progress.add_task(name, total=total, text=text)
         self._progress.update(self._tasks[key], completed=done, total=total, text=text)
 
     def _drop(self, event: NodeEvent) -> None:

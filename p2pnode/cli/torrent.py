@@ -10,7 +10,7 @@ import click
 
 from p2pnode import assembly
 from p2pnode.cli.console import Console
-from p2pnode.cli.options import size
+from p2pnode.cli.options import size as size_type
 from p2pnode.cli.progress import hashing_progress, open_reporter
 from p2pnode.cli.torrent_file import read_torrent_file, write_torrent_file
 from p2pnode.cli.units import size_text
@@ -41,7 +41,7 @@ def command() -> None:
 @click.option("--v2", is_flag=True, help="BEP 52 alone.")
 @click.option("--tracker", multiple=True, metavar="URL", help="Each one is a tier. Repeatable.")
 @click.option("--web-seed", multiple=True, metavar="URL", help="Repeatable.")
-@click.option("--piece-length", type=size, metavar="SIZE", help="A power of two from 16K on.")
+@click.option("--piece-length", type=size_type, metavar="SIZE", help="A power of two from 16K on.")
 @click.option("--private", is_flag=True, help="Only its trackers may give peers (BEP 27).")
 @click.option("--comment", default="", help="A line for whoever looks at it.")
 @click.pass_obj
@@ -200,10 +200,8 @@ def _description(metainfo: Metainfo) -> dict[str, Any]:
 def _lines(metainfo: Metainfo) -> list[tuple[str, str]]:
     """What a person is shown of it, label and text."""
     hashes = (("info hash v1", metainfo.info_hash_v1), ("info hash v2", metainfo.info_hash_v2))
-    lines = [
-        ("name", printable(metainfo.name)),
-        ("size", f"{size_text(metainfo.size)}, {metainfo.size} bytes"),
-    ]
+    size = f"{size_text(metainfo.size)}, {metainfo.size} bytes"
+    lines = [("name", printable(metainfo.name)), ("size", size)]
     lines += [(label, info_hash.hex()) for label, info_hash in hashes if info_hash is not None]
     lines.append(("pieces", f"{metainfo.piece_count} of {size_text(metainfo.piece_length)}"))
     if metainfo.is_private:

@@ -102,7 +102,7 @@ class Verb(click.Command):
         ctx.obj = chosen.console()
         ctx.color = ctx.obj.color
         level = chosen["log_level"]
-        logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s", force=True)
+        logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
         return super().invoke(ctx)
 
 
