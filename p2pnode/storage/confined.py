@@ -18,7 +18,8 @@ from pathlib import Path
 
 from p2pnode.errors import StorageError
 
-# 0 where a system lacks one: such a system has no `dir_fd` either, and `open_root` refuses there.
+_HAS_OPENAT = os.open in os.supports_dir_fd
+# 0 where a system lacks one: such a system has no openat either, and `open_root` refuses there.
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -41,7 +42,7 @@ def check_component(name: str) -> None:
 
 def open_root(path: Path) -> int:
     """A descriptor of the directory that everything else is opened below; its own path is the user's."""
-    if os.open not in os.supports_dir_fd:
+    if not _HAS_OPENAT:
         raise StorageError("this system cannot confine files to a directory (it lacks openat)")
     return os.open(path, os.O_RDONLY | _DIRECTORY)
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from p2pnode.config import BLOCK_SIZE, CHECKPOINT_BYTES, CHECKPOINT_INTERVAL_S, METAINFO_SIZE_MAX
 from p2pnode.errors import (
-    DiskFull,
     HashMismatch,
     InvalidData,
     LocalProtocolError,
@@ -236,7 +235,8 @@ class FileStore:
         it has; the next `download` finds out.
         """
         with self._syncing, translated("write", self.path):
-            self._checkpoint()
+            if self._state is not StoreState.COMPLETE:  # published meanwhile: it is all there
+                self._checkpoint()
 
     def _checkpoint(self) -> None:
         with self._lock:
@@ -351,11 +351,11 @@ def _start(
     blocks = recover(metainfo, partial, on_progress)
     try:
         partial.require_room(metainfo.size - blocks.bytes_here)
-    except DiskFull:
+        return blocks, _Download(partial, partial.start_journal(blocks))
+    except (OSError, StorageError):
         if blocks.is_empty:
             partial.remove()
         raise
-    return blocks, _Download(partial, partial.start_journal(blocks))
 
 
 def _run_in(piece: Piece, first_block: int, size: int) -> Run:
