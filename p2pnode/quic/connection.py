@@ -403,13 +403,13 @@ class Connection:
         for event in happened:
             match event:
                 case events.StreamDataReceived():
-                    self._stream_of(event.stream_id).on_data(event.data, event.end_stream)
+                    self._stream_of(event.stream_id, now).on_data(event.data, event.end_stream)
                 case events.StreamReset():
-                    surprised = self._stream_of(event.stream_id).on_reset(event.error_code)
-                    self._count_reset(event.stream_id, surprised, now)
+                    if self._stream_of(event.stream_id, now).on_reset(event.error_code):
+                        self._count_reset(event.stream_id, now)
                 case events.StopSendingReceived():
-                    surprised = self._stream_of(event.stream_id).on_stop_sending(event.error_code)
-                    self._count_reset(event.stream_id, surprised, now)
+                    if self._stream_of(event.stream_id, now).on_stop_sending(event.error_code):
+                        self._count_reset(event.stream_id, now)
                 case events.ConnectionIdIssued():
                     self.add_route(event.connection_id)
                 case events.ConnectionIdRetired():
@@ -435,7 +435,7 @@ class Connection:
         if self._on_open is not None:
             self._on_open(self)
 
-    def _stream_of(self, stream_id: int) -> Stream:
+    def _stream_of(self, stream_id: int, now: float) -> Stream:
         """The stream of an event; a new one, to be accepted, when the remote has just opened it."""
         stream = self._streams.get(stream_id)
         if stream is None:
@@ -445,6 +445,7 @@ class Connection:
             except (trio.WouldBlock, trio.ClosedResourceError):
                 self._statistics.streams_refused += 1
                 stream.reset(EXCESSIVE_LOAD)
+                self._count_reset(stream_id, now)
         return stream
 
     def _new_stream(self, stream_id: int) -> Stream:
@@ -456,10 +457,10 @@ class Connection:
         stream = self._streams[stream_id] = Stream(self, self._engine, stream_id)
         return stream
 
-    def _count_reset(self, stream_id: int, surprised: bool, now: float) -> None:
+    def _count_reset(self, stream_id: int, now: float) -> None:
         """A remote that opens streams only to reset them makes work for nothing, and gets no more of it."""
         is_remote = bool(stream_id & 1) is (self.role is Role.DIALED)
-        if surprised and is_remote and not self._resets.spend(now):
+        if is_remote and not self._resets.spend(now):
             self._engine.close(EXCESSIVE_LOAD, reason_phrase="too many streams opened and reset")
 
 
