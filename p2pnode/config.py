@@ -97,7 +97,7 @@ JOURNAL_SUFFIX: Final = ".p2pnode-journal"
 # -- tracker -----------------------------------------------------------------------------------------------
 
 NODES_MAX: Final = 10_000  # nodes a registry knows at once; about 1 KiB each
-NODES_PER_HOST_MAX: Final = 1024  # of them at one address: a large site behind one NAT, not a flood of names
+NODES_PER_NETWORK_MAX: Final = 1024  # of them at one IPv4 address or IPv6 /64: a site behind a NAT, no flood
 FILES_PER_NODE_MAX: Final = 10_000  # files one node may announce
 OFFERS_MAX: Final = 200_000  # files announced by all nodes together; about 500 bytes each
 OFFER_RANGES_MAX: Final = 48  # piece runs kept for one offer: 50 sources with so many fit one frame

@@ -1,0 +1,10 @@
+"""Who is there, where to reach them, and who has what: the memory of a node that coordinates others.
+
+`Registry` is pure: announces and the time go in, answers come out. Nothing in it survives a restart, because
+everybody announces again.
+"""
+
+from p2pnode.tracker.addresses import Address, Reach, reach_of
+from p2pnode.tracker.registry import LOCAL_HOST, Asker, Registry, RegistryLimits
+
+__all__ = ["LOCAL_HOST", "Address", "Asker", "Reach", "Registry", "RegistryLimits", "reach_of"]

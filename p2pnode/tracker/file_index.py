@@ -1,0 +1,179 @@
+"""Which files there are, and which nodes have which pieces of them.
+
+A file is here as long as somebody offers it. Its first announcer settles its name, size and so on; who says
+otherwise is refused, because a file id stands for exactly one of each.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from p2pnode import config
+from p2pnode.tracker import piece_ranges
+from p2pnode.wire.communication import FileAnnounce, FileItem, PieceRanges
+
+__all__ = ["FileIndex", "IndexedFile"]
+
+
+@dataclass(slots=True)
+class IndexedFile:
+    """A file, and by node id the pieces that each node has of it."""
+
+    facts: FileAnnounce  # as first announced, without its pieces
+    holders: dict[bytes, PieceRanges] = field(default_factory=dict)
+
+    @property
+    def key(self) -> bytes:
+        """Its place in the list: by name, then by id. Names hold no NUL."""
+        return _utf8(self.facts.name) + b"\0" + self.facts.file_id
+
+
+class FileIndex:
+    """All files that are offered, by id, by pieces root and in the order of their names."""
+
+    def __init__(self, *, files_per_node_max: int, offers_max: int, ranges_total_max: int) -> None:
+        self._files_per_node_max = files_per_node_max
+        self._offers_max = offers_max
+        self._ranges_total_max = ranges_total_max
+        self._files: dict[bytes, IndexedFile] = {}
+        self._ids_by_root: dict[bytes, set[bytes]] = {}
+        self._ids_by_node: dict[bytes, set[bytes]] = {}
+        self._ids_by_key: dict[bytes, bytes] = {}
+        self._keys: list[bytes] = []  # sorted
+        self._offer_count = 0
+        self._range_count = 0
+
+    def offer(self, node_id: bytes, announce: FileAnnounce) -> str | None:
+        """Note what a node has of a file, in place of what it had. Gives the reason if that is refused."""
+        have = piece_ranges.largest(announce.have, config.OFFER_RANGES_MAX)
+        if reason := self._objection(node_id, announce, have):
+            return reason
+        file = self._files.get(announce.file_id)
+        if file is None:
+            file = self._add(announce)
+        self._hold(file, node_id, have)
+        return None
+
+    def extend(self, node_id: bytes, file_id: bytes, have: PieceRanges) -> None:
+        """Note that a node has more pieces of a file that it offers; anything else is ignored."""
+        file = self._files.get(file_id)
+        if file is None or node_id not in file.holders or not piece_ranges.are_well_formed(have):
+            return
+        union = piece_ranges.merged(file.holders[node_id] + have)
+        union = piece_ranges.largest(union, config.OFFER_RANGES_MAX)
+        if self._range_count - len(file.holders[node_id]) + len(union) <= self._ranges_total_max:
+            self._hold(file, node_id, union)
+
+    def withdraw(self, node_id: bytes, file_id: bytes) -> None:
+        """A node no longer offers a file."""
+        file = self._files.get(file_id)
+        if file is None or node_id not in file.holders:
+            return
+        self._offer_count -= 1
+        self._range_count -= len(file.holders.pop(node_id))
+        of_node = self._ids_by_node[node_id]
+        of_node.remove(file_id)
+        if not of_node:
+            del self._ids_by_node[node_id]
+        if not file.holders:
+            self._remove(file)
+
+    def withdraw_all(self, node_id: bytes) -> None:
+        """A node is gone."""
+        for file_id in list(self._ids_by_node.get(node_id, ())):
+            self.withdraw(node_id, file_id)
+
+    def offers_of(self, node_id: bytes) -> int:
+        """How many files a node offers."""
+        return len(self._ids_by_node.get(node_id, ()))
+
+    def find(self, file_id: bytes | None, pieces_root: bytes | None) -> Iterator[IndexedFile]:
+        """The file with this id, then those others that have the same bytes."""
+        if file_id in self._files:
+            yield self._files[file_id]
+        if pieces_root is not None:
+            for same_bytes in sorted(self._ids_by_root.get(pieces_root, set()) - {file_id}):
+                yield self._files[same_bytes]
+
+    def page(self, prefix: str, after: bytes, limit: int) -> tuple[tuple[FileItem, ...], bytes]:
+        """At most `limit` rows whose names start with `prefix`, and the `after` of the next page or b""."""
+        wanted = _utf8(prefix)
+        start = max(bisect_left(self._keys, wanted), bisect_right(self._keys, after))
+        keys = []
+        for key in self._keys[start : start + limit + 1]:
+            if not key.startswith(wanted):
+                break
+            keys.append(key)
+        more = len(keys) > limit > 0
+        keys = keys[:limit]
+        return tuple(self._row(key) for key in keys), keys[-1] if more else b""
+
+    def _row(self, key: bytes) -> FileItem:
+        file = self._files[self._ids_by_key[key]]
+        facts = file.facts
+        return FileItem(
+            facts.file_id, facts.name, facts.size, sources=len(file.holders), is_directory=facts.is_directory
+        )
+
+    def _objection(self, node_id: bytes, announce: FileAnnounce, have: PieceRanges) -> str | None:
+        if not piece_ranges.are_well_formed(announce.have):
+            return "the piece ranges are malformed"
+        if not announce.name or "\0" in announce.name or len(_utf8(announce.name)) > config.NAME_LENGTH_MAX:
+            return "the name is empty, too long or malformed"
+        file = self._files.get(announce.file_id)
+        if file is not None and file.facts != _facts(announce):
+            return "this file id is known with another name, size, piece length or content"
+        held = file.holders.get(node_id) if file is not None else None
+        if held is None and self.offers_of(node_id) >= self._files_per_node_max:
+            return f"one node may announce {self._files_per_node_max} files here"
+        if held is None and self._offer_count >= self._offers_max:
+            return "this node knows as many files as it can hold"
+        if self._range_count - len(held or ()) + len(have) > self._ranges_total_max:
+            return "this node knows as many pieces as it can hold"
+        return None
+
+    def _add(self, announce: FileAnnounce) -> IndexedFile:
+        file = self._files[announce.file_id] = IndexedFile(_facts(announce))
+        insort(self._keys, file.key)
+        self._ids_by_key[file.key] = announce.file_id
+        if announce.pieces_root is not None:
+            self._ids_by_root.setdefault(announce.pieces_root, set()).add(announce.file_id)
+        return file
+
+    def _remove(self, file: IndexedFile) -> None:
+        facts = file.facts
+        del self._files[facts.file_id]
+        del self._keys[bisect_left(self._keys, file.key)]
+        del self._ids_by_key[file.key]
+        if facts.pieces_root is not None:
+            same_bytes = self._ids_by_root[facts.pieces_root]
+            same_bytes.remove(facts.file_id)
+            if not same_bytes:
+                del self._ids_by_root[facts.pieces_root]
+
+    def _hold(self, file: IndexedFile, node_id: bytes, have: PieceRanges) -> None:
+        held = file.holders.get(node_id)
+        if held is None:
+            self._offer_count += 1
+            self._ids_by_node.setdefault(node_id, set()).add(file.facts.file_id)
+        self._range_count += len(have) - len(held or ())
+        file.holders[node_id] = have
+
+
+def _facts(announce: FileAnnounce) -> FileAnnounce:
+    """What must be the same whoever announces the file."""
+    return FileAnnounce(
+        announce.file_id,
+        announce.name,
+        announce.size,
+        announce.piece_length,
+        pieces_root=announce.pieces_root,
+        is_directory=announce.is_directory,
+    )
+
+
+def _utf8(name: str) -> bytes:
+    """The bytes that names are sorted by; a local name may hold what is not text."""
+    return name.encode("utf-8", "surrogatepass")
