@@ -257,12 +257,12 @@ class BarReporter(LineReporter):
             case _:
                 self._drop(event)
                 super().show(event)
-        self._progress.refresh()
 
     def _move(self, key: str, name: str, done: int, total: int, text: str) -> None:
         if key not in self._tasks:
             self._tasks[key] = self._progress.add_task(name, total=total, text=text)
         self._progress.update(self._tasks[key], completed=done, total=total, text=text)
+        self._progress.refresh()
 
     def _drop(self, event: NodeEvent) -> None:
         """Take away the bar of what ended."""
@@ -275,6 +275,7 @@ class BarReporter(LineReporter):
                 task = None
         if task is not None:
             self._progress.remove_task(task)
+            self._progress.refresh()
 
 
 def _bars(console: Console) -> Progress:

@@ -229,7 +229,7 @@ def test_on_a_terminal_bars_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None
         reporter.show(HashingProgress(path=Path("d/b.bin"), bytes_done=1, bytes_total=4))
         reporter.show(FileShared(file_id=FILE_ID, name="b.bin", size=4, path=Path("d/b.bin")))
         reporter.show(COMPLETED)
-        before, _, after = terminal.getvalue().rpartition("fetched model.bin")
+    before, _, after = terminal.getvalue().rpartition("fetched model.bin")
     assert "50%" in before
     assert "hashed" in before
     assert "%" not in after
