@@ -83,13 +83,16 @@ def read_halves(info: Dictionary) -> Halves:
     is_v2 = b"meta version" in info or b"file tree" in info
     v2 = _read_v2(info, piece_length) if is_v2 else None
     v1 = _read_v1(info, piece_length) if b"pieces" in info or not is_v2 else None
-    if v1 and v2 and (_described(v1) != _described(v2) or v1.piece_count != v2.piece_count):
+    if v1 and v2 and _described(v1) != _described(v2):
         raise MetainfoError("the v1 and v2 halves of the torrent describe different files")
     return Halves(v1, v2)
 
 
 def _described(half: Half) -> list[tuple[tuple[bytes, ...], int, int | None]]:
-    """What both halves must agree on; where an empty file starts means nothing."""
+    """What both halves must agree on; where an empty file starts means nothing.
+
+    Then the pieces are the same too, since pad files cannot make a piece of their own.
+    """
     return [
         (entry.path, entry.size, offset if entry.size else None)
         for entry, offset in zip(half.entries, half.offsets, strict=True)

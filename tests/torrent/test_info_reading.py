@@ -265,6 +265,12 @@ def test_a_hybrid_need_not_be_padded_at_its_end() -> None:
     assert metainfo.piece_count == padded.piece_count
 
 
+def test_where_an_empty_file_of_a_hybrid_stands_means_nothing() -> None:
+    outer, info = opened(torrent("n", {"a": b"x", "b": b"", "c": b"y"}))
+    info[b"files"][1:3] = reversed(info[b"files"][1:3])
+    assert [file.first_piece for file in Metainfo.decode(encode(outer)).files] == [0, 1, 1]
+
+
 # -- attributes --------------------------------------------------------------------------------------------
 
 

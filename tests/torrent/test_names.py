@@ -110,6 +110,7 @@ def test_M6_no_two_files_meet(raw: list[tuple[bytes, ...]]) -> None:
         (["a.txt", "a.txt", "a.txt"], ["a.txt", "a.1.txt", "a.2.txt"]),
         (["README", "readme"], ["README", "readme.1"]),
         (["caf\u00e9", "cafe\u0301"], ["caf\u00e9", "cafe\u0301.1"]),
+        (["\u1f80\u0301", "\u1f84"], ["\u1f80\u0301", "\u1f84.1"]),
         (["straße", "STRASSE"], ["straße", "STRASSE.1"]),
         (["a.1.txt", "a.txt", "a.txt"], ["a.1.txt", "a.txt", "a.2.txt"]),
         (["a", "a/b", "a/c"], ["a", "a.1/b", "a.1/c"]),

@@ -58,7 +58,7 @@ def test_one_wrong_character_is_noticed(position: int, character: str) -> None:
     position = len(PREFIX) + position % (len(line) - len(PREFIX))
     slipped = line[:position] + character + line[position + 1 :]
     if slipped != line:
-        with pytest.raises(InvalidData):
+        with pytest.raises(InvalidData, match="slip"):
             Ticket.parse(slipped)
 
 
