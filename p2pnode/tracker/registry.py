@@ -79,8 +79,8 @@ class Registry:
             offers_max=self._limits.offers,
             ranges_total_max=self._limits.ranges,
         )
-        # (when to look, node id): no node expires before the first. A node has one entry, or one that replaced
-        # a later one; it may be early, so that announcing again adds none.
+        # (when to look, node id): no node expires before the first. Entries may be early, so that announcing
+        # again adds none; only the one that a node names in `queued_at` counts.
         self._expiries: list[tuple[float, bytes]] = []
 
     # -- nodes ---------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Registry:
     def announce_file(self, node_id: bytes, announce: FileAnnounce) -> FileAcknowledge:
         """A node offers these pieces of a file, in place of what it offered of it; none is a withdrawal."""
         reason: str | None = None
-        if not announce.have:
+        if not announce.have and announce.size:  # what is empty has no pieces to name
             self._files.withdraw(node_id, announce.file_id)
         elif node_id in self._nodes:
             reason = self._files.offer(node_id, announce)
