@@ -117,7 +117,8 @@ async def _swarm(console: Console, plan: Plan) -> None:
             async with trio.open_nursery() as nursery:
                 await _start(console, nursery, plan, server, peers)
                 await _everybody_has(console, peers, item_names(expected), "everything")
-                expected[_PUSHED] = await _push(console, plan, server)
+                expected[_PUSHED] = await _place(plan, server)
+                await _push(console, server)
                 await _everybody_has(console, peers, frozenset({_PUSHED}), _PUSHED)
                 for node in nodes:
                     nursery.start_soon(node.stop)
@@ -217,10 +218,15 @@ async def _everybody_has(
     console.say(f"all {len(peers)} peers have {what} after {duration_text(trio.current_time() - started)}")
 
 
-async def _push(console: Console, plan: Plan, server: SwarmNode) -> str:
-    """Put one more file on the server and push it to all, as its operator does; gives the file's SHA-256."""
+async def _place(plan: Plan, server: SwarmNode) -> str:
+    """Put one more file on the server; gives its SHA-256 once the server offers it."""
     await trio.to_thread.run_sync(write_random, server.files_dir / _PUSHED, max(plan.size // 16, 64 * KIB))
     await server.wait_for_items(frozenset({_PUSHED}))
+    return (await _digests(server))[_PUSHED]
+
+
+async def _push(console: Console, server: SwarmNode) -> None:
+    """Let the server's operator push it to all, and show what became of it."""
     console.say(f"$ p2pnode push {_PUSHED} --to all")
     flags = ["--json"] if console.json else []
     pushed = await trio.run_process(
@@ -233,7 +239,6 @@ async def _push(console: Console, plan: Plan, server: SwarmNode) -> str:
         console.data(line)
     if pushed.returncode != 0:
         raise SwarmFailed(f"the push ended with {pushed.returncode}")
-    return (await _digests(server))[_PUSHED]
 
 
 def _show_transfers(console: Console, gifts: Sequence[Transfers]) -> None:

@@ -78,10 +78,12 @@ class SwarmNode:
             self._process.kill()
 
     def items(self) -> frozenset[str]:
-        """The names of what it has whole: shared from the start, or fetched."""
-        return frozenset(
-            event["name"] for event in self.events if event["event"] in ("file_shared", "fetch_completed")
-        )
+        """The names of what it has whole: its own from the start, or fetched to the last event."""
+        names: dict[str, set[str]] = {"file_shared": set(), "fetch_started": set(), "fetch_completed": set()}
+        for event in self.events:
+            if event["event"] in names:
+                names[event["event"]].add(event["name"])
+        return frozenset(names["file_shared"] - names["fetch_started"] | names["fetch_completed"])
 
     async def _listen(self) -> None:
         """Take its stdout line by line until it ends."""
