@@ -156,6 +156,12 @@ class HardenedConnection(QuicConnection):
             return []
         return [self.tls._peer_certificate, *self.tls._peer_certificate_chain]
 
+    def finish_log(self) -> None:
+        """Write the qlog, if there is one. Stock does so only after a closing period."""
+        if self._quic_logger is not None and self.configuration.quic_logger is not None:
+            self.configuration.quic_logger.end_trace(self._quic_logger)
+            self._quic_logger = None
+
     # -- the TLS exporter (RFC 8446 §7.5) ------------------------------------------------------------------
 
     def _update_traffic_key(

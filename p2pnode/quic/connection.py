@@ -270,6 +270,7 @@ class Connection:
             self._move(_Phase.CLOSED)
             for connection_id in self._connection_ids:
                 self._routes.remove(connection_id)
+            self._engine.finish_log()
             self._ended.set()
 
     # -- the driver ----------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ PRIVATE_NAMES = {
         "_packet_number",
         "_parse_transport_parameters",
         "_peer_cid_available",
+        "_quic_logger",
         "_receive_retry_packet",
         "_remote_max_idle_timeout",
         "_remote_max_streams_bidi",

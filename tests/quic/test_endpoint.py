@@ -1,0 +1,437 @@
+"""Endpoints: dialling and listening on one socket, and all the ways a dial can end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+from p2pnode import config
+from p2pnode.errors import AddressError, ConfigError, ConnectFailed, TrustError
+from p2pnode.quic import Endpoint, NoTrust, PinTrust, open_endpoint, open_udp_socket
+from p2pnode.testing.network import Network
+from tests.quic.endpoints import (
+    DIALER,
+    LISTENER,
+    Remote,
+    connect,
+    endpoint_at,
+    fresh_credentials,
+    open_and_accept,
+    receive_all,
+    send_and_finish,
+)
+from tests.quic.engines import credentials, dialer_configuration
+
+Clock = trio.testing.MockClock
+
+
+async def dial(endpoint: Endpoint, address: tuple[str, int] = LISTENER, **options: object) -> object:
+    return await endpoint.dial(
+        address,
+        alpn=str(options.get("alpn", config.ALPN)),
+        server_name="localhost",
+        trust=options.get("trust", NoTrust()),  # type: ignore[arg-type]
+    )
+
+
+# -- dialling ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("right", [True, False])
+async def test_a_pin_decides(autojump_clock: Clock, right: bool) -> None:
+    async with Network() as network, endpoint_at(network, DIALER) as dialer, endpoint_at(network, LISTENER):
+        pin = (credentials() if right else fresh_credentials()).pin
+        connection = await dial(dialer, trust=PinTrust(pin.hex()))
+        assert connection.certificate_trusted is right  # type: ignore[attr-defined]
+
+
+class _Distrust(NoTrust):
+    def check_certificate(self, chain: object, server_name: str | None) -> bool:
+        raise TrustError("not him")
+
+
+class _Broken(NoTrust):
+    def check_certificate(self, chain: object, server_name: str | None) -> bool:
+        raise IndexError("odd certificate")
+
+
+@pytest.mark.parametrize(("trust", "text"), [(_Distrust(), "not him"), (_Broken(), "cannot be checked")])
+async def test_an_untrusted_certificate_ends_the_connection_with_an_alert(
+    autojump_clock: Clock, trust: NoTrust, text: str
+) -> None:
+    async with (
+        Network() as network,
+        endpoint_at(network, DIALER) as dialer,
+        endpoint_at(network, LISTENER) as listener,
+    ):
+        with pytest.raises(TrustError, match=text):
+            await dial(dialer, trust=trust)
+        accepted = await listener.accept()
+        closed = await accepted.wait_closed()
+        assert closed.code == 0x100 + 42
+        assert not dialer.connections or await _all_end(dialer)
+
+
+async def _all_end(endpoint: Endpoint) -> bool:
+    for connection in endpoint.connections:
+        await connection.wait_closed()
+    return not endpoint.connections
+
+
+async def test_Q24_a_dial_into_nothing_ends_in_20_s(autojump_clock: Clock) -> None:
+    async with Network() as network, endpoint_at(network, DIALER) as dialer:
+        began_at = trio.current_time()
+        with pytest.raises(ConnectFailed, match=r"10\.0\.0\.2:1002: nobody answers"):
+            await dial(dialer)
+        assert trio.current_time() - began_at == pytest.approx(config.DIAL_TIMEOUT_S)
+        assert await _all_end(dialer)
+        assert len(dialer._router) == 0
+
+
+async def test_a_cancelled_dial_leaves_nothing(autojump_clock: Clock) -> None:
+    async with Network() as network, endpoint_at(network, DIALER) as dialer:
+        with trio.move_on_after(1):
+            await dial(dialer)
+        assert await _all_end(dialer)
+        assert len(dialer._router) == 0
+
+
+async def test_a_dial_succeeds_as_soon_as_somebody_listens(autojump_clock: Clock) -> None:
+    async with Network() as network, endpoint_at(network, DIALER) as dialer, trio.open_nursery() as nursery:
+
+        async def listen_late() -> None:
+            await trio.sleep(7)
+            async with endpoint_at(network, LISTENER) as listener:
+                await listener.accept()
+                await trio.sleep_forever()
+
+        nursery.start_soon(listen_late)
+        await dial(dialer)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("address", [("localhost", 1), ("10.0.0.1", 65536), ("10.0.0.1", -1), ("", 1)])
+async def test_W6_what_is_no_address_is_not_dialled(autojump_clock: Clock, address: tuple[str, int]) -> None:
+    async with Network() as network, endpoint_at(network, DIALER) as dialer:
+        with pytest.raises(AddressError):
+            await dial(dialer, address)
+
+
+@pytest.mark.parametrize("alpn", ["h3", "x"])
+async def test_Q7_no_language_in_common(autojump_clock: Clock, alpn: str) -> None:
+    async with Network() as network, endpoint_at(network, DIALER) as dialer, endpoint_at(network, LISTENER):
+        with pytest.raises(ConnectFailed, match="is not a p2pnode server"):
+            await dial(dialer, alpn=alpn)
+
+
+async def test_Q7_a_listener_picks_what_it_speaks(autojump_clock: Clock) -> None:
+    async with (
+        Network() as network,
+        endpoint_at(network, DIALER) as dialer,
+        endpoint_at(network, LISTENER, alpns=["p2pnode/1", "h3", "hq-interop"]) as listener,
+    ):
+        for alpn in ("hq-interop", "h3", "p2pnode/1"):
+            await dial(dialer, alpn=alpn)
+            assert (await listener.accept()).alpn == alpn
+
+
+class _RawName(str):
+    """A protocol name that goes onto the wire as bytes that are not ASCII."""
+
+    def encode(self, *_: object) -> bytes:
+        return b"\xff\x00\xc3"
+
+
+def _speaks(configuration: QuicConfiguration, alpns: list[str] | None) -> QuicConfiguration:
+    configuration.alpn_protocols = alpns
+    return configuration
+
+
+@pytest.mark.parametrize("alpns", [None, ["h3"], ["p2pnode/2", "p2pnode"], [_RawName("odd")]])
+async def test_Q7_a_remote_that_offers_no_language_of_ours(
+    autojump_clock: Clock, alpns: list[str] | None
+) -> None:
+    async with Network() as network, endpoint_at(network, LISTENER) as listener:
+        remote = Remote(network, engine=QuicConnection(configuration=_speaks(dialer_configuration(), alpns)))
+        await remote.dial(LISTENER)
+        await remote.live_for(3)
+        assert remote.closed_with == 0x178
+        assert not listener.connections
+        assert listener.statistics.connections_accepted == 0
+
+
+# -- one socket --------------------------------------------------------------------------------------------
+
+
+async def test_W12_a_node_can_dial_itself(autojump_clock: Clock) -> None:
+    async with Network() as network, endpoint_at(network, DIALER) as endpoint:
+        dialled, accepted = await connect(endpoint, endpoint)
+        assert dialled is not accepted
+        ours, theirs = await open_and_accept(dialled, accepted)
+        await send_and_finish(ours, bytes(100_000))
+        assert len(await receive_all(theirs)) == 100_000
+
+
+async def test_W12_both_dial_each_other_at_once(autojump_clock: Clock) -> None:
+    async with (
+        Network() as network,
+        endpoint_at(network, DIALER) as one,
+        endpoint_at(network, LISTENER) as two,
+    ):
+        pairs: list[tuple[object, object]] = []
+
+        async def meet(endpoint: Endpoint, other: Endpoint) -> None:
+            dialled = await dial(endpoint, other.local_address)
+            pairs.append((dialled, await other.accept()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(meet, one, two)
+            nursery.start_soon(meet, two, one)
+        for dialled, accepted in pairs:
+            ours, theirs = await open_and_accept(dialled, accepted)  # type: ignore[arg-type]
+            await send_and_finish(ours, bytes(3_000_000 // 10))
+            await receive_all(theirs)
+        assert len(one.connections) == len(two.connections) == 2
+
+
+async def test_many_dialers(autojump_clock: Clock) -> None:
+    async with (
+        Network() as network,
+        endpoint_at(network, LISTENER) as listener,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def come_and_go(number: int) -> None:
+            async with endpoint_at(network, ("10.0.1.1", 2000 + number)) as dialer:
+                connection = await dial(dialer)
+                stream = await connection.open_stream()  # type: ignore[attr-defined]
+                await send_and_finish(stream, b"hello")
+                assert await receive_all(stream) == b"hello"
+
+        async def serve() -> None:
+            while True:
+                nursery.start_soon(echo, await listener.accept())
+
+        async def echo(connection: object) -> None:
+            stream = await connection.accept_stream()  # type: ignore[attr-defined]
+            await send_and_finish(stream, await receive_all(stream))
+
+        nursery.start_soon(serve)
+        async with trio.open_nursery() as dialers:
+            for number in range(80):
+                dialers.start_soon(come_and_go, number)
+        await trio.sleep(1)
+        assert not listener.connections
+        assert len(listener._router) == 0
+        assert listener.statistics.connections_accepted == 80
+        nursery.cancel_scope.cancel()
+
+
+# -- lifecycle ---------------------------------------------------------------------------------------------
+
+
+async def test_leaving_closes_every_connection(autojump_clock: Clock) -> None:
+    async with Network() as network, endpoint_at(network, DIALER) as dialer:
+        async with endpoint_at(network, LISTENER) as listener:
+            dialled, _accepted = await connect(dialer, listener)
+        closed = await dialled.wait_closed()
+        assert (closed.reason, closed.by_remote) == ("the endpoint was closed", True)
+
+
+async def test_a_cancelled_block_still_says_close(autojump_clock: Clock) -> None:
+    async with Network() as network, endpoint_at(network, DIALER) as dialer:
+        with trio.CancelScope() as scope:
+            async with endpoint_at(network, LISTENER) as listener:
+                dialled, _accepted = await connect(dialer, listener)
+                scope.cancel()
+                await trio.sleep_forever()
+        closed = await dialled.wait_closed()
+        assert closed.by_remote
+
+
+async def test_the_blocks_own_error_comes_out_bare(autojump_clock: Clock) -> None:
+    async with Network() as network:
+        socket = network.socket(LISTENER)
+        with pytest.raises(KeyError):
+            async with open_endpoint(socket, credentials()):
+                raise KeyError
+        socket.close()
+
+
+async def test_keys_and_events_are_logged_where_asked(autojump_clock: Clock, tmp_path: Path) -> None:
+    keylog, qlog = tmp_path / "keys", tmp_path / "qlog"
+    qlog.mkdir()
+    options = {"keylog_path": keylog, "qlog_dir": qlog}
+    async with (
+        Network() as network,
+        endpoint_at(network, DIALER, **options) as dialer,
+        endpoint_at(network, LISTENER) as listener,
+    ):
+        dialled, accepted = await connect(dialer, listener)
+        await open_and_accept(dialled, accepted)
+    assert "CLIENT_TRAFFIC_SECRET_0" in keylog.read_text()
+    assert [path.suffix for path in qlog.iterdir()] == [".qlog"]
+    with pytest.raises(ConfigError, match="key log"):
+        async with open_endpoint(network.socket(("10.0.0.9", 9)), credentials(), keylog_path=tmp_path):
+            pass
+
+
+# -- hostile remotes ---------------------------------------------------------------------------------------
+
+
+async def test_W1_a_flood_of_garbage_does_not_stop_a_transfer(autojump_clock: Clock) -> None:
+    async with (
+        Network() as network,
+        endpoint_at(network, DIALER) as dialer,
+        endpoint_at(network, LISTENER) as listener,
+    ):
+        dialled, accepted = await connect(dialer, listener)
+        ours, theirs = await open_and_accept(dialled, accepted)
+        flooder = network.socket(("10.6.6.6", 6))
+        garbage = [bytes([n % 256]) * (n % 1500) for n in range(5000)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_and_finish, ours, bytes(500_000))
+            nursery.start_soon(flooder.send_batch, [(data, LISTENER) for data in garbage])
+            assert len(await receive_all(theirs)) == 500_000
+        assert listener.statistics.datagrams_dropped.total() > 3000
+        assert listener.statistics.escapes == 0
+        assert len(listener.connections) == 1
+
+
+async def test_W2_a_valid_token_with_garbage_behind_it_keeps_no_connection(autojump_clock: Clock) -> None:
+    async with Network() as network, endpoint_at(network, LISTENER) as listener:
+        remote = Remote(network)
+        await remote.dial(LISTENER)
+        await remote.receive(0.1)
+        [(initial, _)] = remote.engine.datagrams_to_send(trio.current_time())
+        broken = initial[:200] + bytes(100) + initial[300:]
+        await remote.socket.send_batch([(broken, LISTENER)])
+        await remote.receive(0.5)
+        assert not listener.connections
+        assert not listener._half_open
+        assert len(listener._router) == 0
+        assert len(remote.received) == 1  # the Retry
+        assert listener.statistics.escapes == 0
+
+
+async def test_W5_garbage_for_a_living_connection_does_not_hurt_it(autojump_clock: Clock) -> None:
+    async with (
+        Network() as network,
+        endpoint_at(network, DIALER) as dialer,
+        endpoint_at(network, LISTENER) as listener,
+    ):
+        dialled, accepted = await connect(dialer, listener)
+        spoofer = network.socket(("10.6.6.6", 6))
+        cid = accepted._engine.host_cid
+        for n in range(40):
+            garbage = [(b"\x40" + cid + n.to_bytes(2, "big") * 600, LISTENER)] * 250
+            await spoofer.send_batch(garbage)
+            await trio.sleep(0.02)
+        await open_and_accept(dialled, accepted)
+        assert accepted.remote_address == DIALER
+        assert accepted.statistics.datagrams_received >= 10_000
+        assert accepted.statistics.escapes == 0
+
+
+async def test_Q11_a_handshake_that_is_never_finished_ends_after_10_s(autojump_clock: Clock) -> None:
+    async with Network() as network, endpoint_at(network, LISTENER) as listener:
+        await _half_open(network, 1)
+        assert len(listener._half_open) == 1
+        await trio.sleep(config.ACCEPT_HANDSHAKE_TIMEOUT_S + 1)
+        assert not listener.connections
+        assert len(listener._router) == 0
+
+
+async def test_Q11_unfinished_handshakes_of_one_host_are_bounded_and_leave_room_for_others(
+    autojump_clock: Clock,
+) -> None:
+    async with Network() as network, endpoint_at(network, LISTENER) as listener:
+        await _half_open(network, config.HALF_OPEN_PER_HOST_MAX + 20)
+        assert len(listener._half_open) == config.HALF_OPEN_PER_HOST_MAX
+        async with endpoint_at(network, ("10.0.0.77", 7)) as dialer:
+            await connect(dialer, listener)
+
+
+async def _half_open(network: Network, count: int) -> None:
+    for number in range(count):
+        remote = Remote(network, (DIALER[0], 3000 + number))
+        await remote.dial(LISTENER)
+        await remote.receive(0.03)  # the Retry
+        await remote.send()
+    await trio.sleep(0.1)
+
+
+async def test_Q9_a_large_tls_message_from_a_stranger_ends_its_handshake(autojump_clock: Clock) -> None:
+    def claim_16_mb(engine: QuicConnection) -> None:
+        engine._crypto_streams[_initial_epoch()].sender._buffer[1:4] = b"\xff\xff\xff"
+
+    async with Network() as network, endpoint_at(network, LISTENER) as listener:
+        remote = Remote(network)
+        remote.engine.connect(LISTENER, trio.current_time())
+        await remote.send()
+        await remote.receive(0.1)
+        claim_16_mb(remote.engine)
+        remote.engine._crypto_streams[_initial_epoch()].sender.write(bytes(200_000))
+        await remote.live_for(8)
+        assert remote.closed_with == 0xD
+        assert not listener.connections
+
+
+def _initial_epoch() -> object:
+    from aioquic.tls import Epoch
+
+    return Epoch.INITIAL
+
+
+# -- real sockets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("listen", "dial_host"), [("127.0.0.1", "127.0.0.1"), ("::", "::1"), ("::", "127.0.0.1"), ("::1", "::1")]
+)
+async def test_W11_v4_and_v6_over_real_sockets(listen: str, dial_host: str) -> None:
+    listening, dialling = await open_udp_socket((listen, 0)), await open_udp_socket(("::", 0))
+    async with (
+        open_endpoint(listening, credentials()) as listener,
+        open_endpoint(dialling, credentials()) as dialer,
+    ):
+        with trio.fail_after(20):
+            dialled = await dialer.dial(
+                (dial_host, listening.local_address[1]), server_name=dial_host, trust=NoTrust()
+            )
+            accepted = await listener.accept()
+            assert accepted.remote_address == (dial_host, dialling.local_address[1])
+            ours, theirs = await open_and_accept(dialled, accepted)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_and_finish, ours, bytes(3_000_000))
+                assert await receive_all(theirs) == bytes(3_000_000)
+    listening.close()
+    dialling.close()
+
+
+async def test_W6_W7_unreachable_peers_do_not_disturb_others() -> None:
+    listening, dialling = await open_udp_socket(("127.0.0.1", 0)), await open_udp_socket(("127.0.0.1", 0))
+    async with (
+        open_endpoint(listening, credentials()) as listener,
+        open_endpoint(dialling, credentials()) as dialer,
+    ):
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                for address in (("127.0.0.1", 9), ("127.0.0.1", 0), ("255.255.255.255", 1), ("::1", 1)):
+                    nursery.start_soon(_dial_in_vain, dialer, address)
+                await trio.sleep(0.2)
+                dialled, accepted = await connect(dialer, listener)
+                await open_and_accept(dialled, accepted)
+                nursery.cancel_scope.cancel()
+    assert dialling.send_failures.total() >= 3
+    listening.close()
+    dialling.close()
+
+
+async def _dial_in_vain(endpoint: Endpoint, address: tuple[str, int]) -> None:
+    with pytest.raises(ConnectFailed):
+        await dial(endpoint, address)
