@@ -133,7 +133,9 @@ def measure_p2pnode(root: Path, source: Path, size: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size-mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
@@ -148,7 +150,9 @@ def main() -> None:
                 file.write(os.urandom(MIB))
         past = time.time() - 60  # long settled, so that the peer shares it at once
         os.utime(source, (past, past))
-        subprocess.run(["bash", str(HERE.parent / "generate_certs.sh")], cwd=root, check=True, capture_output=True)
+        subprocess.run(
+            ["bash", str(HERE.parent / "generate_certs.sh")], cwd=root, check=True, capture_output=True
+        )
         ways = {"asyncio pair": measure_asyncio, "p2pnode get": measure_p2pnode}
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
         for _ in range(options.rounds):
@@ -163,7 +167,9 @@ def main() -> None:
                         f"sender {result['rss_sender'] / MIB:6.1f} MiB, receiver {result['rss_receiver'] / MIB:6.1f} MiB",
                         flush=True,
                     )
-        medians = {name: statistics.median(r["mb_per_s"] for r in results) for name, results in rounds.items()}
+        medians = {
+            name: statistics.median(r["mb_per_s"] for r in results) for name, results in rounds.items()
+        }
         ratio = medians["p2pnode get"] / medians["asyncio pair"]
         if options.json:
             print(json.dumps({"event": "result", "medians_mb_per_s": medians, "ratio": ratio}))

@@ -5,8 +5,8 @@ Under a test clock a real thread would let virtual hours pass while it works, so
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar, TypeVarTuple
 from collections.abc import Callable
+from typing import Protocol, TypeVar, TypeVarTuple
 
 import trio
 
@@ -28,9 +28,7 @@ def in_threads() -> RunBlocking:
     """A `run_blocking` over trio's threads, with a bound of its own on how many work at once."""
     limiter = trio.CapacityLimiter(config.DISK_THREADS)
 
-    async def run_blocking(
-        function: Callable[[*Arguments], Result], *arguments: *Arguments
-    ) -> Result:
+    async def run_blocking(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         return await trio.to_thread.run_sync(function, *arguments, limiter=limiter)
 
     return run_blocking

@@ -24,6 +24,7 @@ from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.node.transfer import PieceMismatch, Transfer, requests_for
 from p2pnode.storage import FileStore
 from p2pnode.swarm import (
+    BlockStored,
     CancelRequest,
     Command,
     DeadlinePassed,
@@ -35,7 +36,6 @@ from p2pnode.swarm import (
     PeerLeft,
     PieceCorrupt,
     PieceVerified,
-    BlockStored,
     RequestFailed,
     RequestFinished,
     RequestPieces,
@@ -69,7 +69,8 @@ class Downloader:
         self._run_blocking = run_blocking
         self._publish = publish
         self._patience = patience
-        self._machine = Download(self._metainfo.piece_sizes, have=store.have(), rng=rng)
+        sizes = [self._metainfo.piece(piece).length for piece in range(self._metainfo.piece_count)]
+        self._machine = Download(sizes, have=store.have(), rng=rng)
         self._send_event, self._events = trio.open_memory_channel[Event](config.DOWNLOAD_EVENTS_MAX)
         self._joining: set[bytes] = set()
         self._links: dict[bytes, PeerLink] = {}
@@ -79,7 +80,7 @@ class Downloader:
 
     async def run(self) -> None:
         """Drive the machine until it says `Finish`. Raises `NoSource` and what the store raises."""
-        self.bytes_done = self._metainfo.size - self._machine.remaining_bytes
+        self.bytes_done = self._store.bytes_stored
         async with open_flat_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._look_for_sources)

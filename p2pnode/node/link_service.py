@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from ipaddress import ip_address
 
 import trio
 
@@ -26,6 +25,7 @@ from p2pnode.quic import Address, Connection, Endpoint, NodeIdTrust, NodeKey, St
 from p2pnode.wire.communication import (
     Bye,
     ConnectToMe,
+    Have,
     NodeItem,
     PresenceAnnounce,
     PresenceResponse,
@@ -189,10 +189,12 @@ class LinkService:
                     await self._pass_on_or_dial(link, message)
                 case Bye():
                     self._presence.left(link.node_id, trio.current_time(), for_good=True)
-                case UnknownMessage():
-                    log.info("ignored a control message of the unknown type %r", message.type)
+                case Have() | UnknownMessage():
+                    pass  # news that this version has no use for
                 case _:
-                    raise RemoteProtocolError(f"{type(message).__name__} does not belong on the control stream")
+                    raise RemoteProtocolError(
+                        f"{type(message).__name__} does not belong on the control stream"
+                    )
 
     # -- being dialed instead of dialing --------------------------------------------------------------------
 
@@ -212,7 +214,9 @@ class LinkService:
             return
         target = self.links.best(message.node_id)
         if target is not None and not target.dialed:
-            addresses = self._presence.addresses_of(link.node_id)
+            addresses = self._presence.addresses_for(
+                link.node_id, target.node_id, target.connection.remote_address
+            )
             await target.tell(ConnectToMe(link.node_id, addresses))
 
     async def _dial_back(self, message: ConnectToMe) -> None:

@@ -10,11 +10,24 @@ from typing import Protocol, TypeVar
 import trio
 
 from p2pnode import config
-from p2pnode.errors import Busy, ConnectionClosed, NotFound, P2PNodeError, Refused, RemoteProtocolError, TimedOut
+from p2pnode.errors import (
+    Busy,
+    ConnectionClosed,
+    NotFound,
+    P2PNodeError,
+    Refused,
+    RemoteProtocolError,
+    TimedOut,
+)
 from p2pnode.wire.communication import Error, ErrorCode, Message, UnknownMessage
 from p2pnode.wire.framing import FrameDecoder, frame
 
 Expected = TypeVar("Expected")
+
+
+def text_of(error: P2PNodeError) -> str:
+    """What is said of an error on the wire: its line, cut to what a message takes."""
+    return str(error)[: config.ERROR_TEXT_LENGTH_MAX]
 
 
 def error_from(message: Error) -> P2PNodeError:

@@ -35,7 +35,7 @@ from p2pnode.node.mirror import mirror_for_ever
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.operator import serve_operators
 from p2pnode.node.peer_link import PeerLink
-from p2pnode.node.presence import Presence
+from p2pnode.node.presence import Presence, offer_of
 from p2pnode.node.pushing import Pusher, PushReceiver
 from p2pnode.node.references import Reference, Wanted
 from p2pnode.node.requests import OpenStream, ask_files, ask_peers, ask_sources, order_push
@@ -46,7 +46,7 @@ from p2pnode.node.state import StateDirectory
 from p2pnode.node.uploader import Uploader
 from p2pnode.quic import Address, Credentials, DatagramSocket, open_endpoint, open_udp_socket
 from p2pnode.storage import Catalogue
-from p2pnode.torrent import Ticket, TicketNode
+from p2pnode.torrent import Ticket, TicketNode, TicketServer
 from p2pnode.wire.communication import FileItem, NodeItem, PeerReport, PushReport
 
 OpenSocket = Callable[[Address], Awaitable[DatagramSocket]]
@@ -116,9 +116,7 @@ class Node:
             self.certificate_pin = credentials.pin
             udp_socket = await self._open_socket(self._listen)
             self._endpoint = await stack.enter_async_context(
-                open_endpoint(
-                    udp_socket, credentials, qlog_dir=self._qlog_dir, keylog_path=self._keylog_path
-                )
+                open_endpoint(udp_socket, credentials, qlog_dir=self._qlog_dir, keylog_path=self._keylog_path)
             )
             self.listen_address = self._endpoint.local_address
             self._nursery = await stack.enter_async_context(open_flat_nursery())
@@ -192,7 +190,9 @@ class Node:
         self._nursery.start_soon(self._presence.expire_for_ever)
         self._nursery.start_soon(self._shares.watch)
         if self._role == "server" and self._state.path is not None:
-            operator = Caller(self.node_id, "operator", is_operator=True, is_our_server=False, address=("", 0))
+            operator = Caller(
+                self.node_id, "operator", is_operator=True, is_our_server=False, address=("", 0)
+            )
             await self._nursery.start(serve_operators, self._state.path, self._responder, operator)
             self._state.leave_note(self.listen_address, self.node_id)
         if self._server is not None:
@@ -217,7 +217,7 @@ class Node:
             (server.host, server.port),
             connect,
             self._presence.announce,
-            lambda: map(self._presence.offer_of, self._shares),
+            lambda: map(offer_of, self._shares),
             self._events.publish,
             self._rng,
         )
@@ -228,7 +228,9 @@ class Node:
         """Offer a file or a directory until the node ends; returns when it is hashed."""
         return await self._shares.share(path)
 
-    async def fetch(self, reference: Reference, *, to: Path | None = None, wait: bool = False) -> FetchCompleted:
+    async def fetch(
+        self, reference: Reference, *, to: Path | None = None, wait: bool = False
+    ) -> FetchCompleted:
         """Fetch a torrent; see `Fetcher.fetch` for what it raises. Resumes what an earlier fetch left.
 
         `to` is a directory to put it in, or the path it shall have; the working directory when left out. With
@@ -244,19 +246,16 @@ class Node:
             raise ConfigError("this node has no server")
         return await self._announcer.wait_connected()
 
-    def ticket(self, shared: Shared) -> Ticket:
-        """A line that names the torrent, us, our addresses and our server."""
-        addresses = self._presence.own_addresses(self._announcer.link if self._announcer else None)
-        server = self._server
-        link = self._announcer.link if self._announcer else None
-        return Ticket(
-            file_id=shared.file_id,
-            size=shared.size,
-            name=shared.name,
-            nodes=(TicketNode(self.node_id, addresses),),
-            server=f"{server.address}" if server else None,
-            server_pin=link.node_id if link else None,
-        )
+    async def ticket(self, file_id: bytes) -> Ticket:
+        """A line that names something we share, us, our addresses, and our server if it can be reached."""
+        shared = self._shares.by_id(file_id)
+        if shared is None:
+            raise NotFound(f"{file_id.hex()} is not shared here")
+        server = None
+        if self._server is not None and self._announcer is not None and self._announcer.link is not None:
+            server = TicketServer((self._server.host, self._server.port), self._announcer.link.node_id)
+        node = TicketNode(self.node_id, self._presence.own_addresses())
+        return Ticket(shared.file_id, shared.size, shared.name, (node,), server)
 
     def offers(self, file_id: bytes) -> bool:
         """Whether we share this torrent."""
@@ -290,12 +289,16 @@ class Node:
     @property
     def statistics(self) -> dict[str, int | float]:
         """Counters since the start."""
+        quic = self._endpoint.statistics
         return {
             "links": sum(1 for _ in self._link_service.links),
             "files_shared": sum(1 for _ in self._shares),
             "bytes_sent": self._uploader.bytes_sent,
             "requests_served": self._uploader.requests_served,
-            **self._endpoint.statistics.as_dict(),
+            "connections_dialed": quic.connections_dialed,
+            "connections_accepted": quic.connections_accepted,
+            "quic_escapes": quic.escapes,
+            "datagrams_dropped": quic.datagrams_dropped.total(),
         }
 
     # -- what the parts call -------------------------------------------------------------------------------
@@ -309,7 +312,7 @@ class Node:
     async def _find_sources(self, wanted: Wanted) -> list[NodeItem]:
         """Everybody known to have it: from the reference, from our own registry, from our server."""
         found = {source.node_id: source for source in wanted.sources}
-        for source in self._presence.sources(wanted.file_id, wanted.pieces_root):
+        for source in self._presence.known_sources(wanted.file_id, wanted.pieces_root):
             found[source.node_id] = source
         if self._announcer is not None and self._announcer.link is not None:
             try:
@@ -326,7 +329,7 @@ class Node:
     def _share_changed(self, shared: Shared, offered: bool) -> None:
         self._presence.own_share(shared, offered)
         if self._announcer is not None:
-            self._announcer.announce(self._presence.offer_of(shared, offered))
+            self._announcer.announce(offer_of(shared, offered))
 
     async def _fetch_here(self, file_id: bytes) -> FetchCompleted:
         if self._files_dir is None:

@@ -18,7 +18,7 @@ import trio
 from p2pnode import config
 from p2pnode.errors import ConnectionClosed, Refused, RemoteProtocolError, TrustError
 from p2pnode.node.message_stream import MessageStream
-from p2pnode.quic import Connection, NodeKey, Role, Trust, check_signature, node_id_of
+from p2pnode.quic import Connection, NodeKey, NoTrust, Role, Trust, check_signature, node_id_of
 from p2pnode.wire.communication import (
     Bye,
     Message,
@@ -65,6 +65,9 @@ class PeerLink:
     peer: PeerInformation
     is_server: bool
     established_at: float
+    verified: bool = (
+        True  # false where --no-verify-tls gave that up: the node key is proven, but is it the right one?
+    )
     observed_address: tuple[str, int] | None = None
     active_requests: int = 0
     _send_lock: trio.Lock = field(default_factory=trio.Lock)
@@ -171,6 +174,7 @@ async def establish_dialed(
             peer,
             is_server,
             trio.current_time(),
+            verified=not isinstance(trust, NoTrust),
             observed_address=response.observed_address,
         )
 

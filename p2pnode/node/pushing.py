@@ -17,12 +17,14 @@ from p2pnode.errors import REMOTE_FAULTS, NotFound, P2PNodeError
 from p2pnode.node.dialer import LinkTable
 from p2pnode.node.events import FetchCompleted, NodeEvent, PushReceived
 from p2pnode.node.fetching import Fetcher
+from p2pnode.node.message_stream import text_of
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.peer_link import PeerLink
 from p2pnode.node.presence import Presence
 from p2pnode.torrent import printable
 from p2pnode.wire.communication import (
     FileItem,
+    FindSources,
     PushOrder,
     PushReport,
     PushRequest,
@@ -94,7 +96,7 @@ class _Outcome:
         self.over.set()
 
     def failed(self, error: P2PNodeError) -> None:
-        self.status = PushStatus("failed", text=str(error)[: config.ERROR_TEXT_LENGTH_MAX])
+        self.status = PushStatus("failed", text=text_of(error))
         self.over.set()
 
 
@@ -148,7 +150,8 @@ class Pusher:
         found = [
             item
             for item in self._presence.all_files()
-            if item.name == reference or (len(reference) >= 8 and item.file_id.hex().startswith(reference.lower()))
+            if item.name == reference
+            or (len(reference) >= 8 and item.file_id.hex().startswith(reference.lower()))
         ]
         if not found:
             raise NotFound(f"nobody offers {printable(reference)!r}")
@@ -169,7 +172,9 @@ class Pusher:
                 or (len(target) >= 4 and link.node_id.hex().startswith(target.lower()))
             ]
         if not peers:
-            whom = "no peer is connected" if target == "all" else f"no peer {printable(target)!r} is connected"
+            whom = (
+                "no peer is connected" if target == "all" else f"no peer {printable(target)!r} is connected"
+            )
             raise NotFound(whom)
         return peers
 
@@ -180,7 +185,10 @@ class Pusher:
         try:
             stream = await link.request()
             try:
-                sources = tuple(self._presence.sources_for(link.node_id, link.connection.remote_address, item.file_id))
+                asked = FindSources(item.file_id)
+                sources = self._presence.answer_sources(
+                    link.node_id, link.connection.remote_address, asked
+                ).sources
                 await stream.send(PushRequest(item.file_id, item.name, item.size, sources))
                 await stream.send_eof()
                 status = PushStatus("accepted")
@@ -190,7 +198,7 @@ class Pusher:
             finally:
                 await stream.aclose()
         except REMOTE_FAULTS as error:
-            await report(link.node_id, name, PushStatus("failed", text=str(error)))
+            await report(link.node_id, name, PushStatus("failed", text=text_of(error)))
 
     async def _fetch_ourselves(
         self, item: FileItem, report: Callable[[bytes, str, PushStatus], Awaitable[None]]
@@ -199,5 +207,5 @@ class Pusher:
             done = await self._fetch_here(item.file_id)
             status = PushStatus("complete", bytes_done=done.size, seconds=done.seconds)
         except P2PNodeError as error:
-            status = PushStatus("failed", text=str(error)[: config.ERROR_TEXT_LENGTH_MAX])
+            status = PushStatus("failed", text=text_of(error))
         await report(self._own_id, self._own_name, status)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p2pnode.errors import InvalidData, NotFound
-from p2pnode.torrent import Magnet, Metainfo, Ticket, parse_magnet, parse_ticket, printable
+from p2pnode.torrent import Magnet, Metainfo, Ticket, printable
+from p2pnode.torrent.ticket import PREFIX
 from p2pnode.wire.communication import FileItem, NodeItem
 
 Reference = str | bytes | Metainfo | Magnet | Ticket
@@ -48,9 +49,9 @@ def wanted_from(reference: Reference) -> Wanted:
 
 def _from_text(text: str) -> Wanted:
     if text.startswith("magnet:"):
-        return _from_magnet(parse_magnet(text))
-    if text.startswith(Ticket.PREFIX):
-        return _from_ticket(parse_ticket(text))
+        return _from_magnet(Magnet.parse(text))
+    if text.lower().startswith(PREFIX):
+        return _from_ticket(Ticket.parse(text))
     if _HEX_ID.fullmatch(text):
         return Wanted(file_id=bytes.fromhex(text))
     return Wanted(name=text)
@@ -71,14 +72,14 @@ def _from_metainfo(metainfo: Metainfo) -> Wanted:
 
 def _from_magnet(magnet: Magnet) -> Wanted:
     if magnet.info_hash_v2 is None:
-        raise InvalidData("the magnet link has no v2 info hash (xt=urn:btmh:1220…), and this release needs one")
+        raise InvalidData(
+            "the magnet link has no v2 info hash (xt=urn:btmh:1220…), and this release needs one"
+        )
     return Wanted(file_id=magnet.info_hash_v2, name=magnet.name or None)
 
 
 def _from_ticket(ticket: Ticket) -> Wanted:
-    sources = tuple(
-        NodeItem(node.node_id, node.addresses, ticket.file_id) for node in ticket.nodes
-    )
+    sources = tuple(NodeItem(node.node_id, node.addresses, ticket.file_id) for node in ticket.nodes)
     return Wanted(file_id=ticket.file_id, name=ticket.name, sources=sources)
 
 
@@ -89,7 +90,9 @@ def pick_by_name(name: str, files: Sequence[FileItem]) -> FileItem:
         return found[0]
     if found:
         ids = ", ".join(f"{item.file_id.hex()} ({item.size} bytes)" for item in found)
-        raise NotFound(f"{len(found)} different files are called {printable(name)!r}: name one by its id: {ids}")
+        raise NotFound(
+            f"{len(found)} different files are called {printable(name)!r}: name one by its id: {ids}"
+        )
     near = difflib.get_close_matches(name, sorted({item.name for item in files}), n=3, cutoff=0.5)
     hint = f"; near it: {', '.join(printable(near_name) for near_name in near)}" if near else ""
     raise NotFound(f"nobody offers a file called {printable(name)!r}{hint}")

@@ -22,14 +22,14 @@ from p2pnode.errors import (
     StorageError,
     TimedOut,
 )
-from p2pnode.node.message_stream import MessageStream
+from p2pnode.node.message_stream import MessageStream, text_of
 from p2pnode.node.presence import Presence
 from p2pnode.node.pushing import Pusher, PushReceiver
 from p2pnode.node.uploader import Uploader
+from p2pnode.wire.codec import rows_that_fit
 from p2pnode.wire.communication import (
     Error,
     ErrorCode,
-    FileAcknowledge,
     FileAnnounce,
     FileList,
     FileRequest,
@@ -37,10 +37,7 @@ from p2pnode.wire.communication import (
     Message,
     PeerList,
     PushOrder,
-    PushReport,
     PushRequest,
-    PushStatus,
-    Sources,
     UnknownMessage,
 )
 
@@ -59,15 +56,15 @@ class Caller:
 def error_message(error: P2PNodeError) -> Error:
     """What the other side is told of an error of ours: never a path, never more than one line."""
     if isinstance(error, Busy):
-        return Error(ErrorCode.BUSY, str(error), retryable=True, retry_after_s=error.retry_after_s)
+        return Error(ErrorCode.BUSY, text_of(error), retryable=True, retry_after_s=error.retry_after_s)
     if isinstance(error, NotFound):
-        return Error(ErrorCode.NOT_FOUND, str(error))
+        return Error(ErrorCode.NOT_FOUND, text_of(error))
     if isinstance(error, Refused):
-        return Error(ErrorCode.NOT_ALLOWED, str(error))
+        return Error(ErrorCode.NOT_ALLOWED, text_of(error))
     if isinstance(error, SourceChanged):
         return Error(ErrorCode.SOURCE_CHANGED, "the file changed since it was announced")
     if isinstance(error, RemoteProtocolError):
-        return Error(ErrorCode.BAD_REQUEST, str(error)[: config.ERROR_TEXT_LENGTH_MAX])
+        return Error(ErrorCode.BAD_REQUEST, text_of(error))
     return Error(ErrorCode.INTERNAL, "the file cannot be read here", retryable=True, retry_after_s=5.0)
 
 
@@ -150,8 +147,10 @@ class Responder:
 
     async def _send_peers(self, stream: MessageStream) -> None:
         peers = self._presence.peers()
-        for start in range(0, len(peers), config.PEERS_PER_MESSAGE_MAX):
-            await stream.send(PeerList(tuple(peers[start : start + config.PEERS_PER_MESSAGE_MAX])))
+        while peers:
+            rows = rows_that_fit(peers, config.PEERS_PER_MESSAGE_MAX)
+            await stream.send(PeerList(rows))
+            peers = peers[len(rows) :]
 
     async def _take_announces(self, stream: MessageStream, caller: Caller, first: FileAnnounce) -> None:
         """Acknowledge each announce of the stream in order."""
@@ -159,5 +158,5 @@ class Responder:
         while announce is not None:
             if not isinstance(announce, FileAnnounce):
                 raise RemoteProtocolError("a stream of announces carries nothing else")
-            await stream.send(self._presence.accept_offer(caller.node_id, announce, trio.current_time()))
+            await stream.send(self._presence.accept_offer(caller.node_id, announce))
             announce = await stream.receive()

@@ -41,5 +41,7 @@ def split_address(text: str) -> tuple[str, int]:
     except ValueError:
         port = None
     if parts.scheme not in ("", "https") or not parts.hostname or not port or parts.path not in ("", "/"):
-        raise AddressError(f"{text!r} is no server address: write HOST:PORT or [IPV6]:PORT, with a port of 1 to 65535")
+        raise AddressError(
+            f"{text!r} is no server address: write HOST:PORT or [IPV6]:PORT, with a port of 1 to 65535"
+        )
     return parts.hostname, port

@@ -135,9 +135,7 @@ class Shares:
         return self._offer(item, metainfo)
 
     async def _remember(self, item: Item, metainfo: Metainfo) -> None:
-        await self._run_blocking(
-            self._catalogue.remember, item.path, item.fingerprint, metainfo.encode()
-        )
+        await self._run_blocking(self._catalogue.remember, item.path, item.fingerprint, metainfo.encode())
 
     async def _hash(self, item: Item) -> Metainfo:
         progress = _Progress(item.path)

@@ -93,23 +93,15 @@ class Transfer:
         """Take in one chunk that must continue at `offset`; return where the next one must begin."""
         chunk = await receive_in_time(self._stream, FileChunk)
         self._check_chunk(chunk, piece, offset, piece_length, first)
-        if chunk.hashes:
-            hashes = await self._stream.receive_raw(32 * chunk.hashes)
-            if not self._store.begin_piece(piece, hashes):
-                raise PieceMismatch(piece, f"the block hashes of piece {piece} do not fold to its root")
+        hashes = await self._stream.receive_raw(32 * chunk.hashes)
         data = await self._stream.receive_raw(chunk.length)
-        try:
-            complete = await self._run_blocking(_write, self._store, piece, offset, data)
-        except HashMismatch as error:
-            raise PieceMismatch(piece, str(error)) from None
+        complete = await self._run_blocking(_store, self._store, piece, offset, hashes, data)
         self._bytes_written += chunk.length
         await self._stored(piece, chunk.length, complete)
         await self._acknowledge()
         return offset + chunk.length
 
-    def _check_chunk(
-        self, chunk: FileChunk, piece: int, offset: int, piece_length: int, first: bool
-    ) -> None:
+    def _check_chunk(self, chunk: FileChunk, piece: int, offset: int, piece_length: int, first: bool) -> None:
         if (chunk.piece, chunk.offset) != (piece, offset):
             raise RemoteProtocolError(
                 f"expected piece {piece} at {offset}, got piece {chunk.piece} at {chunk.offset}"
@@ -130,22 +122,26 @@ class Transfer:
             self._acknowledged_at = now
 
 
-def _write(store: FileStore, piece: int, offset: int, data: bytes) -> bool:
-    """In a thread: verify, write and journal; tell whether the piece is complete."""
-    store.write_blocks(piece, offset // config.BLOCK_SIZE, data)
-    return not store.missing_blocks(piece)
+def _store(store: FileStore, piece: int, offset: int, hashes: bytes, data: bytes) -> bool:
+    """In a thread: verify, write and journal a chunk; tell whether the piece is complete now."""
+    if hashes and not store.begin_piece(piece, hashes):
+        raise PieceMismatch(piece, f"the block hashes of piece {piece} do not fold to its root")
+    try:
+        return store.write_blocks(piece, offset // config.BLOCK_SIZE, data)
+    except HashMismatch as error:
+        raise PieceMismatch(piece, str(error)) from None
 
 
 async def fetch_metainfo(stream: MessageStream, file_id: bytes) -> Metainfo:
     """Ask one source for the metainfo of a file id, and check that it is that one's."""
     await stream.send(FileRequest(file_id, metainfo=True))
+    await stream.send_eof()
     response = await receive_in_time(stream, FileResponse)
     if not response.available or not response.metainfo_length:
         raise NotFound(response.reason or "the source no longer has it")
     metainfo = Metainfo.decode_canonical(await stream.receive_raw(response.metainfo_length))
     if metainfo.file_id != file_id:
         raise InvalidData("the source sent the metainfo of another file")
-    await stream.send_eof()
     return metainfo
 
 
@@ -156,15 +152,9 @@ def requests_for(store: FileStore, ranges: PieceRanges) -> Iterator[FileRequest]
     """
     file_id = store.metainfo.file_id
     for first, count in ranges:
-        start, skipped = first, _blocks_stored(store, first)
+        start, skipped = first, store.blocks_stored(first)
         for piece in range(first + 1, first + count):
-            if stored := _blocks_stored(store, piece):
+            if stored := store.blocks_stored(piece):
                 yield FileRequest(file_id, ((start, piece - start),), first_block=skipped)
                 start, skipped = piece, stored
         yield FileRequest(file_id, ((start, first + count - start),), first_block=skipped)
-
-
-def _blocks_stored(store: FileStore, piece: int) -> int:
-    """How many blocks from the start of a missing piece are there already."""
-    missing = store.missing_blocks(piece)
-    return missing[0][0] if missing else 0

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import trio
 
 from p2pnode import config
-from p2pnode.errors import Busy, NotFound, RemoteProtocolError, TimedOut
+from p2pnode.errors import NotFound, RemoteProtocolError, TimedOut
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import NodeEvent, UploadFinished
 from p2pnode.node.message_stream import MessageStream

@@ -1,0 +1,118 @@
+"""Files move between whole nodes: from any to any, over bad networks, past dying and lying sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from p2pnode.errors import NoSource, NotFound, TargetExists
+from p2pnode.node.events import FetchCompleted, FetchProgress, FetchSourceLost, FetchStarted, FileShared
+from p2pnode.testing.network import LinkProfile
+from tests.node.conftest import SERVER, Swarm, eventually, write_random
+
+MIB = 1024 * 1024
+
+
+async def listed(swarm: Swarm, name: str, sources: int = 1) -> None:
+    """Wait until the server lists a file with so many sources."""
+    assert swarm.server is not None
+    server = swarm.server.node
+
+    async def is_listed() -> bool:
+        return any(item.name == name and item.sources >= sources for item in await server.list_files(name))
+
+    await eventually(is_listed)
+
+
+@pytest.mark.parametrize("size", [0, 1, 16384, 16385, 100_000, 3 * MIB + 17])
+async def test_a_peer_fetches_from_a_peer_by_name(swarm: Swarm, size: int) -> None:
+    await swarm.start_server()
+    data = write_random(swarm.root / "10.0.1.1" / "a.bin", size)
+    await swarm.start_peer()
+    fetching = await swarm.start_peer()
+    await listed(swarm, "a.bin")
+    done = await fetching.node.fetch("a.bin", to=fetching.files_dir)
+    assert (fetching.files_dir / "a.bin").read_bytes() == data
+    assert done.bytes_fetched == size
+    assert sorted(path.name for path in fetching.files_dir.iterdir()) == ["a.bin"]
+
+
+async def test_a_peer_fetches_from_the_server_and_the_server_from_a_peer(swarm: Swarm) -> None:
+    """The same request, once over a link that the requester dialed, once over one that it accepted."""
+    server = await swarm.start_server()
+    from_server = write_random(server.files_dir / "s.bin", 300_000)
+    from_peer = write_random(swarm.root / "10.0.1.1" / "p.bin", 300_000)
+    peer = await swarm.start_peer()
+    await listed(swarm, "p.bin")
+    await listed(swarm, "s.bin")
+    await peer.node.fetch("s.bin", to=peer.files_dir)
+    await server.node.fetch("p.bin", to=server.files_dir)
+    assert (peer.files_dir / "s.bin").read_bytes() == from_server
+    assert (server.files_dir / "p.bin").read_bytes() == from_peer
+
+
+async def test_a_directory_is_fetched_as_one_tree(swarm: Swarm) -> None:
+    await swarm.start_server()
+    source = swarm.root / "10.0.1.1" / "tree"
+    files = {"a.txt": 10, "empty": 0, "sub/b.bin": 70_000, "sub/deep/c.bin": 16384}
+    contents = {name: write_random(source / name, size) for name, size in files.items()}
+    await swarm.start_peer()
+    fetching = await swarm.start_peer()
+    await listed(swarm, "tree")
+    await fetching.node.fetch("tree", to=fetching.files_dir)
+    for name, data in contents.items():
+        assert (fetching.files_dir / "tree" / name).read_bytes() == data
+
+
+async def test_what_was_fetched_is_offered_in_turn(swarm: Swarm) -> None:
+    await swarm.start_server()
+    write_random(swarm.root / "10.0.1.1" / "a.bin", 100_000)
+    await swarm.start_peer()
+    fetching = await swarm.start_peer()
+    await listed(swarm, "a.bin")
+    await fetching.node.fetch("a.bin", to=fetching.files_dir)
+    await listed(swarm, "a.bin", sources=2)
+    assert len(fetching.all(FileShared)) == 1
+
+
+BAD_NETWORKS = {
+    "loss": LinkProfile(delay_s=0.02, loss=0.3),
+    "reordering": LinkProfile(delay_s=0.02, reorder=0.3, reorder_delay_s=0.05),
+    "duplication": LinkProfile(delay_s=0.02, duplicate=0.5),
+    "long_round_trip": LinkProfile(delay_s=0.75),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_NETWORKS)
+async def test_a_file_crosses_a_bad_network(swarm: Swarm, fault: str) -> None:
+    await swarm.start_server()
+    data = write_random(swarm.root / "10.0.1.1" / "a.bin", 1 * MIB)
+    await swarm.start_peer()
+    fetching = await swarm.start_peer()
+    await listed(swarm, "a.bin")
+    swarm.network.set_profile("10.0.1.1", "10.0.1.2", BAD_NETWORKS[fault])
+    swarm.network.set_profile("10.0.1.2", "10.0.1.1", BAD_NETWORKS[fault])
+    done = await fetching.node.fetch("a.bin", to=fetching.files_dir)
+    assert done.target.read_bytes() == data
+
+
+async def test_everything_at_once_is_survived_by_reconnecting_and_resuming(swarm: Swarm) -> None:
+    worst = LinkProfile(delay_s=0.75, loss=0.3, reorder=0.2, reorder_delay_s=0.3, duplicate=0.2)
+    await swarm.start_server()
+    data = write_random(swarm.root / "10.0.1.1" / "a.bin", 512 * 1024)
+    await swarm.start_peer()
+    fetching = await swarm.start_peer()
+    await listed(swarm, "a.bin")
+    swarm.network.set_profile("10.0.1.1", "10.0.1.2", worst)
+    swarm.network.set_profile("10.0.1.2", "10.0.1.1", worst)
+    while True:
+        try:
+            done = await fetching.node.fetch("a.bin", to=fetching.files_dir, wait=True)
+            break
+        except NoSource:
+            continue
+    assert done.target.read_bytes() == data
+    fetched = sum(event.bytes_fetched for event in fetching.all(FetchCompleted))
+    assert fetched <= len(data)

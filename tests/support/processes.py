@@ -1,0 +1,104 @@
+"""Real `p2pnode` processes: started, watched through their `--json` events, ended or killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+WAIT_S = 60.0  # no step of a test takes nearly so long; a longer one hangs
+
+Event = dict[str, Any]
+
+
+class Program:
+    """A running `p2pnode`, all of its events, and everything it said."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.events: list[Event] = []
+        self.said = ""
+        self._news = trio.Event()
+        self._ended = trio.Event()
+
+    async def read_events(self) -> None:
+        """Collect the events until the process closes its output."""
+        rest = b""
+        assert self.process.stdout is not None
+        async for data in self.process.stdout:
+            *lines, rest = (rest + data).split(b"\n")
+            self.events.extend(json.loads(line) for line in lines)
+            self._wake()
+        self._ended.set()
+        self._wake()
+
+    async def read_talk(self) -> None:
+        """Collect what it says on stderr."""
+        assert self.process.stderr is not None
+        async for data in self.process.stderr:
+            self.said += data.decode()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    def find(self, name: str, **fields: Any) -> Event | None:
+        """The first event of this name with these fields."""
+        for event in self.events:
+            if event["event"] == name and all(event.get(key) == value for key, value in fields.items()):
+                return event
+        return None
+
+    async def wait_for(self, name: str, **fields: Any) -> Event:
+        """Wait for such an event."""
+        with trio.fail_after(WAIT_S):
+            while (event := self.find(name, **fields)) is None:
+                assert not self._ended.is_set(), f"ended without {name} {fields}: {self.events} {self.said}"
+                await self._news.wait()
+        return event
+
+    async def wait(self) -> int:
+        """Wait for its end; returns the exit code, negative for a signal."""
+        with trio.fail_after(WAIT_S):
+            await self._ended.wait()
+            return await self.process.wait()
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+
+@asynccontextmanager
+async def program(
+    *arguments: str | Path, state: Path, env: dict[str, str] | None = None
+) -> AsyncIterator[Program]:
+    """Run `p2pnode --json ARGUMENTS` with all XDG directories below `state`; killed at the end of the block."""
+    environment = os.environ | {
+        "XDG_STATE_HOME": str(state / "state"),
+        "XDG_CONFIG_HOME": str(state / "config"),
+        "PYTHONUNBUFFERED": "1",
+        **(env or {}),
+    }
+    command = [sys.executable, "-m", "p2pnode", "--json", *map(str, arguments)]
+    process = await trio.lowlevel.open_process(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    )
+    running = Program(process)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(running.read_events)
+        nursery.start_soon(running.read_talk)
+        try:
+            yield running
+        finally:
+            with trio.CancelScope(shield=True):
+                if process.poll() is None:
+                    process.kill()
+                await process.wait()
