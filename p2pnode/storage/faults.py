@@ -33,7 +33,7 @@ def storage_error(error: OSError, action: str, shown: str | os.PathLike[str]) ->
     place = repr(os.fspath(shown))  # repr: a name may hold control characters
     if error.errno in _NO_ROOM:
         return DiskFull(f"cannot {action} {place}: no room is left on the device")
-    reason = _REASONS.get(error.errno or 0) or error.strerror or "unknown error"
+    reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
     return StorageError(f"cannot {action} {place}: {reason}")
 
 

@@ -369,9 +369,10 @@ def _run_in(piece: Piece, first_block: int, size: int) -> Run:
 def _require_equal(run: Run, found: bytes, expected: bytes) -> None:
     if found == expected:
         return
-    for block in range(run.count):
-        place = slice(block * HASH_SIZE, (block + 1) * HASH_SIZE)
-        if found[place] != expected[place]:
-            raise HashMismatch(
-                f"block {run.first_block + block} of piece {run.piece} is not what its hash says"
-            )
+    pairs = zip(_hashes_in(found), _hashes_in(expected), strict=True)
+    block = run.first_block + next(number for number, pair in enumerate(pairs) if pair[0] != pair[1])
+    raise HashMismatch(f"block {block} of piece {run.piece} is not what its hash says")
+
+
+def _hashes_in(joined: bytes) -> list[bytes]:
+    return [joined[start : start + HASH_SIZE] for start in range(0, len(joined), HASH_SIZE)]

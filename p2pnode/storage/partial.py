@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from p2pnode.config import COMPONENT_SIZE_MAX, JOURNAL_SUFFIX, PARTIAL_SUFFIX
-from p2pnode.errors import DiskFull
+from p2pnode.errors import DiskFull, StorageError
 from p2pnode.storage import confined, publishing
 from p2pnode.storage.block_map import BlockMap
 from p2pnode.storage.journal import Header, Journal, encode_checkpoint, encode_state
@@ -40,8 +40,8 @@ def journal_name(target: Path) -> str:
 
 
 class Partial:
-    """The partial and the journal of one target, locked until `close`. AlreadyInProgress when somebody else
-    works on it. Methods raise `OSError` where the system refuses, and StorageError as they say."""
+    """The partial and the journal of one target, locked until `close`; AlreadyInProgress when somebody else
+    works on it. Methods raise `OSError` where the system refuses, StorageError for what is planted there."""
 
     def __init__(self, metainfo: Metainfo, target: Path) -> None:
         self._metainfo = metainfo
@@ -49,6 +49,7 @@ class Partial:
         self._hidden = hidden_name(target.name, PARTIAL_SUFFIX)
 
         self._tree_fd: int | None = None
+        self._inode = 0  # of the partial that is worked on
         self._directory_fd = confined.open_root(target.parent)
         try:
             self._lock = TargetLock(self._directory_fd, journal_name(target), target.name)
@@ -58,14 +59,11 @@ class Partial:
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def open_found(self, index: int) -> int | None:
-        """A descriptor of file `index` if it is there already. StorageError for anything but a plain file."""
-        try:
-            if self._metainfo.is_directory and self._tree_fd is None:
-                self._tree_fd = confined.open_directory(self._directory_fd, (self._hidden,))
-            return confined.open_file(self._root_fd, self._parts(index), confined.UPDATE)
-        except FileNotFoundError:
-            return None
+    def open_found(self, index: int) -> int:
+        """A descriptor of file `index`; FileNotFoundError where it was not made yet."""
+        if self._metainfo.is_directory and self._tree_fd is None:
+            self._tree_fd = confined.open_directory(self._directory_fd, (self._hidden,))
+        return confined.open_file(self._root_fd, self._parts(index), confined.UPDATE)
 
     def open_part(self, index: int) -> int:
         """A descriptor of file `index`, made with its full size, sparse, where it is missing."""
@@ -130,7 +128,8 @@ class Partial:
         The data of `blocks` must be on the device.
         """
         self._make_partial()
-        header = Header(self.inode, self._metainfo.file_id, self._metainfo.encode()).encode()
+        self._inode = self.inode
+        header = Header(self._inode, self._metainfo.file_id, self._metainfo.encode()).encode()
         content = header + encode_state(blocks)
         content += encode_checkpoint(len(content))
         new_name = hidden_name(self._target.name, JOURNAL_SUFFIX + _NEW_SUFFIX)
@@ -170,6 +169,8 @@ class Partial:
 
     def publish(self) -> None:
         """Give the partial its name; TargetExists when something has it. Then the journal goes."""
+        if self.inode != self._inode:
+            raise StorageError(f"{self._hidden!r} was removed or replaced meanwhile")
         if self._tree_fd is not None:
             directories = {
                 file.path[:depth] for file in self._metainfo.files for depth in range(1, len(file.path))

@@ -46,38 +46,31 @@ def recover(metainfo: Metainfo, partial: Partial, on_progress: OnProgress | None
 class _Recovery:
     def __init__(self, metainfo: Metainfo, partial: Partial) -> None:
         self._metainfo = metainfo
-        self._partial = partial
         self._found: set[int] = set()  # indices of the files that are there
         self.blocks = BlockMap(metainfo)
         self._suspects: list[Run] = []
-        self.files = OpenFiles(self._open, _IDLE_FILES)
+        self.files = OpenFiles(partial.open_found, _IDLE_FILES)
         said = replay(partial.journal_fd, metainfo)
         if said is not None and said.inode == partial.inode:
             self.blocks = said.blocks
             self._suspects = said.suspects
 
-    def _open(self, index: int) -> int:
-        fd = self._partial.open_found(index)
-        if fd is None:
-            raise FileNotFoundError
-        return fd
-
     def check_files(self) -> None:
         """Believe nothing of a file that is missing or has another size than it was made with."""
         for index, file in enumerate(self._metainfo.files):
-            if not file.size:
-                continue
-            fd = self._partial.open_found(index)
-            if fd is not None:
-                size = os.fstat(fd).st_size
-                os.close(fd)
-                self._found.add(index)
-                if size == file.size:
-                    continue
-            self.blocks.drop_pieces(self._metainfo.pieces_of(index))
+            if file.size and self._size_found(index) != file.size:
+                self.blocks.drop_pieces(self._metainfo.pieces_of(index))
         for piece, progress in list(self.blocks.partial.items()):
             if not self._metainfo.check_block_hashes(piece, progress.block_hashes):
                 self.blocks.drop_pieces(range(piece, piece + 1))
+
+    def _size_found(self, index: int) -> int | None:
+        try:
+            with self.files.borrow(index) as fd:
+                self._found.add(index)
+                return os.fstat(fd).st_size
+        except FileNotFoundError:
+            return None
 
     def check_suspects(self) -> None:
         """Keep the blocks that fit the hashes that were journalled with them."""

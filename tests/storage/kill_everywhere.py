@@ -3,8 +3,9 @@
     kill_everywhere.py SOURCE SCRATCH METAINFO
 
 For n = 1, 2, 3, …: a child downloads from SOURCE (a file or a tree) to a new directory in SCRATCH, and is
-killed by SIGKILL at its n-th such call (a write is half done then). Then another child goes on and checks everything. It ends
-when a child got through unharmed. Writes for each n how many blocks were acknowledged before the kill.
+killed by SIGKILL at its n-th such call; a write is half done then. Then another child goes on and checks
+everything. It ends when a child got through unharmed. Writes for each n how many blocks were acknowledged
+before the kill.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +27,7 @@ from p2pnode.errors import (
     TargetExists,
 )
 from p2pnode.storage import FileStore, StoreState, hash_path, peek_journal
+from p2pnode.storage.journal import Header
 from p2pnode.torrent.creation import TorrentVersion, create_metainfo
 from p2pnode.torrent.merkle import PieceHasherV1
 from tests.storage.content import PIECE, Source, hashed, metainfo_of, names_in, random_bytes
@@ -101,6 +103,7 @@ class TestShare:
             file.write(b"other")
         with pytest.raises(SourceChanged, match="piece 0"):
             source.piece(0)
+        assert isinstance(source.data, bytes)
         assert source.piece(1).data == source.data[PIECE : 2 * PIECE]
 
     def test_links_are_followed(self, source: Source, tmp_path: Path) -> None:
@@ -352,6 +355,8 @@ class TestResume:
         assert peek_journal(target) is None
         (target.parent / JOURNAL).write_bytes(b"")
         assert peek_journal(target) is None
+        (target.parent / JOURNAL).write_bytes(Header(1, bytes(32), b"no metainfo").encode())
+        assert peek_journal(target) is None
 
 
 class TestOneAtATime:
@@ -398,11 +403,13 @@ class TestPublish:
         for origin in (source, tree):
             store = FileStore.download(origin.metainfo, target)
             origin.give_pieces(store)
-            {
-                "file": lambda: target.write_bytes(b"mine"),
-                "directory": target.mkdir,
-                "link": lambda: target.symlink_to("/nowhere"),
-            }[kind]()
+            match kind:
+                case "file":
+                    target.write_bytes(b"mine")
+                case "directory":
+                    target.mkdir()
+                case "link":
+                    target.symlink_to("/nowhere")
             before = target.lstat()
             with pytest.raises(TargetExists):
                 store.publish()
@@ -422,7 +429,7 @@ class TestPublish:
         for name in names_in(target.parent):
             (target.parent / name).unlink()
         target.parent.rmdir()
-        with pytest.raises(StorageError, match="not there"):
+        with pytest.raises(StorageError, match="removed"):
             store.publish()
         store.close()
 
@@ -459,14 +466,44 @@ class TestCheckpoints:
         store.close()
 
 
-Fault = Callable[..., int]
+def test_S2_a_checkpoint_covers_only_what_came_before_its_sync(
+    source: Source, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Block 1 is written while the device is still busy with block 0; then the power fails."""
+    store = FileStore.download(source.metainfo, target)
+    source.give_block(store, 0, 0)
+    real = os.fdatasync
+    calls = 0
+
+    def fdatasync(fd: int) -> None:
+        nonlocal calls
+        calls += 1
+        real(fd)
+        if calls == 1:
+            source.give_block(store, 0, 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fdatasync)
+        store.checkpoint()
+    assert calls == 2
+    assert not store.checkpoint_due(0.0)
+    assert store.checkpoint_due(config.CHECKPOINT_INTERVAL_S)
+    store.close()
+    with (target.parent / HIDDEN).open("r+b") as file:
+        file.write(bytes(2 * BLOCK_SIZE))
+    store = FileStore.download(source.metainfo, target)
+    assert store.missing_blocks(0) == ((1, 3),)
+    store.discard()
 
 
-def failing(real: Callable[..., int], code: int, *, at: int, times: int = 1) -> Fault:
+Fault = Callable[..., Any]
+
+
+def failing(real: Callable[..., Any], code: int, *, at: int, times: int = 1) -> Fault:
     """`real`, but calls `at` … `at + times - 1` fail with `code`."""
     calls = 0
 
-    def call(*arguments: object, **named: object) -> int:
+    def call(*arguments: object, **named: object) -> Any:
         nonlocal calls
         calls += 1
         if at <= calls < at + times:

@@ -12,7 +12,7 @@ from p2pnode.errors import HashMismatch, InvalidData, LocalProtocolError, NotFou
 from p2pnode.storage import FileStore, Store
 from tests.storage.content import PIECE, Source
 
-CONTENTS = {
+CONTENTS: dict[str, int | dict[str, int]] = {
     "file": 3 * PIECE + 40_000,
     "file of one block": 100,
     "file of whole pieces": 2 * PIECE,
