@@ -125,6 +125,11 @@ class Download:
         return self._pieces.is_complete
 
     @property
+    def is_starved(self) -> bool:
+        """Whether only new peers or pieces can help: nothing is under way, and nobody asked us to wait."""
+        return not self._draws and self.next_deadline() is None and not self.is_finished
+
+    @property
     def remaining_bytes(self) -> int:
         """The bytes of all pieces that are not verified and written."""
         return self._remaining_bytes
@@ -184,7 +189,7 @@ class Download:
         else:
             nothing = Bitfield(event.have.piece_count)
             start = self._rng.randrange(len(self._piece_sizes))
-            self._peers[event.peer] = Peer(event.have, refused=nothing, cursor=start, progress_at=now)
+            self._peers[event.peer] = Peer(event.have, refused=nothing, first_piece=start, progress_at=now)
 
     def _block_stored(self, event: BlockStored, now: float) -> None:
         draw = self._draws.get(event.piece)
@@ -307,7 +312,7 @@ class Download:
         while peer.asked_again_at is None and len(peer.requests) < self._limits.requests_per_peer:
             ranges = pick(
                 self._pieces.missing & peer.offered,
-                peer.cursor,
+                peer.first_piece,
                 self._piece_sizes,
                 size_max=self._limits.request_bytes,
                 ranges_max=self._limits.ranges_per_request,
@@ -325,5 +330,4 @@ class Download:
             self._draws[piece] = _Draw(peer_id, request)
         peer.requests.add(request)
         peer.in_flight.update(pieces)
-        peer.cursor = pieces[-1] + 1
         self._commands.append(RequestPieces(request, peer_id, ranges))

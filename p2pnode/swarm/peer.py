@@ -15,7 +15,7 @@ class Peer:
 
     have: Bitfield
     refused: Bitfield  # what it has but will not give
-    cursor: int  # the piece from which on the next ones are chosen for it
+    first_piece: int  # what it is asked for comes from here on, then from the beginning
     progress_at: float  # when its last block was stored, or since when it could have sent one
     requests: set[int] = field(default_factory=set)
     in_flight: set[int] = field(default_factory=set)  # pieces asked for and not complete

@@ -172,6 +172,21 @@ def test_only_so_many_peers_draw_at_once() -> None:
     assert first.peer == C
 
 
+def test_peers_that_could_all_begin_begin_only_as_far_as_there_is_room() -> None:
+    book = Playbook(limits=replace(LIMITS, peers_at_once=1, requests_per_peer=1))
+    book.tell(PeerJoined(A, ALL), PeerJoined(B, ALL), PeerJoined(C, ALL))
+    assert len(book.requests(PeerLeft(A))) == 1
+
+
+def test_any_idle_peer_may_be_the_next() -> None:
+    successors = set()
+    for seed in range(30):
+        book = Playbook(limits=replace(LIMITS, peers_at_once=1), rng=Random(seed))
+        book.tell(PeerJoined(A, ALL), PeerJoined(B, ALL), PeerJoined(C, ALL))
+        successors.add(book.requests(PeerLeft(A))[0].peer)
+    assert successors == {B, C}
+
+
 def test_a_peer_is_asked_only_for_what_it_has() -> None:
     book = Playbook()
     assert book.tell(PeerJoined(A, NONE)) == []
@@ -210,6 +225,23 @@ def test_blocks_move_a_piece_to_verifying_and_its_hash_to_have() -> None:
     book.tell(PieceVerified(A, 2))
     assert book.download.state(2) is PieceState.HAVE
     assert book.download.remaining_bytes == SIZE * (COUNT - 1)
+
+
+def test_it_is_starved_while_nobody_gives_or_will_give() -> None:
+    book = Playbook(have=~only(0))
+    assert book.download.is_starved
+    [request] = book.requests(PeerJoined(A, ALL))
+    assert not book.download.is_starved
+    book.tell(RequestFailed(request.request, retryable=True))
+    assert not book.download.is_starved
+    [request] = [command for command in book.wait_for_deadline() if isinstance(command, RequestPieces)]
+    book.tell(RequestFailed(request.request, retryable=False))
+    assert book.download.is_starved
+    [request] = book.requests(PeerJoined(B, ALL))
+    book.tell(BlockStored(B, 0, SIZE), RequestFinished(request.request))
+    assert not book.download.is_starved
+    book.tell(PieceVerified(B, 0))
+    assert not book.download.is_starved
 
 
 # -- stalls ------------------------------------------------------------------------------------------------
@@ -411,6 +443,7 @@ def test_a_piece_verified_late_cancels_the_request_that_only_it_needed() -> None
     book.tell(PeerJoined(A, only(0)), PeerLeft(A))
     [request] = book.requests(PeerJoined(B, only(0)))
     assert book.tell(PieceVerified(A, 0)) == [CancelRequest(request.request)]
+    assert book.download.next_deadline() is None
     assert book.tell(RequestFinished(request.request), BlockStored(B, 0, SIZE)) == []
     assert book.download.next_deadline() is None
 
