@@ -29,6 +29,7 @@ from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, Qu
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from p2pnode import config
@@ -37,6 +38,7 @@ from p2pnode.quic.datagrams import Datagram
 
 UNIDIRECTIONAL_STREAMS_MAX: Final = 0  # of the remote: no language spoken here uses them
 
+_BAD_CERTIFICATE: Final = QuicErrorCode.CRYPTO_ERROR + int(tls.AlertDescription.bad_certificate)
 _rng = SystemRandom()
 
 
@@ -357,7 +359,11 @@ class HardenedConnection(QuicConnection):
         buf.seek(position)
         receiver = self._crypto_streams[context.epoch].receiver
         if end - receiver.starting_offset() <= config.TLS_MESSAGE_SIZE_MAX:
-            super()._handle_crypto_frame(context, frame_type, buf)
+            try:
+                super()._handle_crypto_frame(context, frame_type, buf)
+            except (x509.InvalidVersion, UnsupportedAlgorithm) as error:
+                # in a certificate; stock expects a ValueError
+                raise QuicConnectionError(_BAD_CERTIFICATE, frame_type, str(error)) from error
             if len(self.tls._receive_buffer) <= config.TLS_MESSAGE_SIZE_MAX:
                 return
         raise QuicConnectionError(

@@ -61,14 +61,18 @@ def normalise(host: str, port: int, scope_id: int = 0) -> Address:
         ip = ipaddress.ip_address(host)
     except ValueError:
         raise AddressError(f"{host!r} is not an IP address") from None
-    if not 0 <= port <= 65_535:
-        raise AddressError(f"{port} is not a port: ports are 0 to 65535")
+    _check_port(port)
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             return str(ip.ipv4_mapped), port
         if scope_id and ip.scope_id is None:
             return f"{ip}%{scope_id}", port
     return str(ip), port
+
+
+def _check_port(port: int) -> None:
+    if not 0 <= port <= 65_535:
+        raise AddressError(f"{port} is not a port: ports are 0 to 65535")
 
 
 def format_address(address: Address) -> str:
@@ -79,6 +83,7 @@ def format_address(address: Address) -> str:
 
 async def resolve(host: str, port: int) -> list[Address]:
     """The addresses of a host name or a numeric host, best first (RFC 6724). `AddressError`."""
+    _check_port(port)  # getaddrinfo takes it modulo 65536
     try:
         answers = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except (socket.gaierror, UnicodeError, OverflowError, ValueError) as error:

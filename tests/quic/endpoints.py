@@ -20,8 +20,10 @@ LISTENER = ("10.0.0.2", 1002)
 @asynccontextmanager
 async def endpoint_at(network: Network, address: tuple[str, int], **options: Any) -> AsyncIterator[Endpoint]:
     ours = options.pop("credentials", None) or credentials()
-    async with open_endpoint(network.socket(address), ours, **options) as endpoint:
+    socket = network.socket(address)
+    async with open_endpoint(socket, ours, **options) as endpoint:
         yield endpoint
+    socket.close()
 
 
 async def connect(dialer: Endpoint, listener: Endpoint) -> tuple[Connection, Connection]:
