@@ -14,6 +14,7 @@ it keeps the registry of who has what, and may push.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -82,6 +83,7 @@ class Node:
         open_socket: OpenSocket = open_udp_socket,
         run_blocking: RunBlocking | None = None,
         rng: Random | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         if mirror and (files_dir is None or server is None):
             raise ConfigError("a mirroring node needs a server and a directory for its files")
@@ -102,6 +104,7 @@ class Node:
         self._open_socket = open_socket
         self._run_blocking = run_blocking or in_threads()
         self._rng = rng or Random()
+        self._wall_clock = wall_clock
         self._events = EventStream()
         self._announcer: Announcer | None = None
 
@@ -147,7 +150,9 @@ class Node:
             listen_address=self.listen_address,
         )
         catalogue = Catalogue(self._state.catalogue_path or Path(":memory:"))
-        self._shares = Shares(self._files_dir, catalogue, self._run_blocking, publish, self._share_changed)
+        self._shares = Shares(
+            self._files_dir, catalogue, self._run_blocking, publish, self._share_changed, self._wall_clock
+        )
         stack.callback(self._shares.close)
         self._uploader = Uploader(self._shares, self._run_blocking, publish)
         self._responder = Responder(self._presence, self._uploader)

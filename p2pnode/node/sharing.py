@@ -6,7 +6,6 @@ all cores. What is gone or changed is un-shared; what changed a moment ago waits
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,12 +58,14 @@ class Shares:
         run_blocking: RunBlocking,
         publish: Callable[[NodeEvent], None],
         changed: Callable[[Shared, bool], None],
+        wall_clock: Callable[[], float],
     ) -> None:
         self._files_dir = files_dir
         self._catalogue = catalogue
         self._run_blocking = run_blocking
         self._publish = publish
         self._changed = changed
+        self._wall_clock = wall_clock
         self._by_id: dict[bytes, Shared] = {}
         self._by_path: dict[Path, tuple[Item, Shared]] = {}
         self._failed: dict[Path, Item] = {}
@@ -115,7 +116,7 @@ class Shares:
             if path.parent == self._files_dir and items.get(path) != known:
                 self.withdraw(shared, "it changed" if path in items else "it is gone")
         for path, item in items.items():
-            if path not in self._by_path and self._failed.get(path) != item and item.is_settled(time.time()):
+            if path not in self._by_path and self._failed.get(path) != item and item.is_settled(self._wall_clock()):
                 await self._try_share(item)
 
     async def _try_share(self, item: Item) -> None:

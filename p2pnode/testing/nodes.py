@@ -12,12 +12,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from random import Random
 from typing import Any, TypeVar, TypeVarTuple
 
 import trio
 
+from p2pnode import config
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.node import Node
 from p2pnode.quic import Address, DatagramSocket
@@ -48,5 +50,10 @@ def simulated_node(network: Network, host: str, *, port: int = PORT, seed: int =
     async def open_socket(address: Address) -> DatagramSocket:
         return network.socket(address)
 
-    defaults: dict[str, Any] = {"run_blocking": inline_blocking(), "name": host}
+    # Files change in the time of the machine, and virtual time hardly lets any pass: call them settled.
+    defaults: dict[str, Any] = {
+        "run_blocking": inline_blocking(),
+        "name": host,
+        "wall_clock": lambda: time.time() + config.SETTLE_S,
+    }
     return Node(listen=(host, port), open_socket=open_socket, rng=Random(seed), **(defaults | options))

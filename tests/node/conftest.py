@@ -1,4 +1,4 @@
-"""Whole nodes in an in-memory network under the test clock."""
+"""Whole nodes in an in-memory network. Tests name `autojump_clock` themselves: only then is it the clock."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Swarm:
 
 
 @pytest.fixture
-async def swarm(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> AsyncIterator[Swarm]:
+async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
     async with Network(seed=7) as network, trio.open_nursery() as nursery:
         yield Swarm(network, tmp_path, nursery)
         nursery.cancel_scope.cancel()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import trio
+from trio.testing import MockClock
 
-from p2pnode.errors import NoSource, NotFound, TargetExists
-from p2pnode.node.events import FetchCompleted, FetchProgress, FetchSourceLost, FetchStarted, FileShared
+from p2pnode.errors import NoSource
+from p2pnode.node.events import FetchCompleted, FileShared
 from p2pnode.testing.network import LinkProfile
-from tests.node.conftest import SERVER, Swarm, eventually, write_random
+from tests.node.conftest import Swarm, eventually, write_random
 
 MIB = 1024 * 1024
 
@@ -27,7 +25,7 @@ async def listed(swarm: Swarm, name: str, sources: int = 1) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 16384, 16385, 100_000, 3 * MIB + 17])
-async def test_a_peer_fetches_from_a_peer_by_name(swarm: Swarm, size: int) -> None:
+async def test_a_peer_fetches_from_a_peer_by_name(autojump_clock: MockClock, swarm: Swarm, size: int) -> None:
     await swarm.start_server()
     data = write_random(swarm.root / "10.0.1.1" / "a.bin", size)
     await swarm.start_peer()
@@ -39,7 +37,9 @@ async def test_a_peer_fetches_from_a_peer_by_name(swarm: Swarm, size: int) -> No
     assert sorted(path.name for path in fetching.files_dir.iterdir()) == ["a.bin"]
 
 
-async def test_a_peer_fetches_from_the_server_and_the_server_from_a_peer(swarm: Swarm) -> None:
+async def test_a_peer_fetches_from_the_server_and_the_server_from_a_peer(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     """The same request, once over a link that the requester dialed, once over one that it accepted."""
     server = await swarm.start_server()
     from_server = write_random(server.files_dir / "s.bin", 300_000)
@@ -53,7 +53,7 @@ async def test_a_peer_fetches_from_the_server_and_the_server_from_a_peer(swarm: 
     assert (server.files_dir / "p.bin").read_bytes() == from_peer
 
 
-async def test_a_directory_is_fetched_as_one_tree(swarm: Swarm) -> None:
+async def test_a_directory_is_fetched_as_one_tree(autojump_clock: MockClock, swarm: Swarm) -> None:
     await swarm.start_server()
     source = swarm.root / "10.0.1.1" / "tree"
     files = {"a.txt": 10, "empty": 0, "sub/b.bin": 70_000, "sub/deep/c.bin": 16384}
@@ -66,7 +66,7 @@ async def test_a_directory_is_fetched_as_one_tree(swarm: Swarm) -> None:
         assert (fetching.files_dir / "tree" / name).read_bytes() == data
 
 
-async def test_what_was_fetched_is_offered_in_turn(swarm: Swarm) -> None:
+async def test_what_was_fetched_is_offered_in_turn(autojump_clock: MockClock, swarm: Swarm) -> None:
     await swarm.start_server()
     write_random(swarm.root / "10.0.1.1" / "a.bin", 100_000)
     await swarm.start_peer()
@@ -86,7 +86,7 @@ BAD_NETWORKS = {
 
 
 @pytest.mark.parametrize("fault", BAD_NETWORKS)
-async def test_a_file_crosses_a_bad_network(swarm: Swarm, fault: str) -> None:
+async def test_a_file_crosses_a_bad_network(autojump_clock: MockClock, swarm: Swarm, fault: str) -> None:
     await swarm.start_server()
     data = write_random(swarm.root / "10.0.1.1" / "a.bin", 1 * MIB)
     await swarm.start_peer()
@@ -98,7 +98,9 @@ async def test_a_file_crosses_a_bad_network(swarm: Swarm, fault: str) -> None:
     assert done.target.read_bytes() == data
 
 
-async def test_everything_at_once_is_survived_by_reconnecting_and_resuming(swarm: Swarm) -> None:
+async def test_everything_at_once_is_survived_by_reconnecting_and_resuming(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
     worst = LinkProfile(delay_s=0.75, loss=0.3, reorder=0.2, reorder_delay_s=0.3, duplicate=0.2)
     await swarm.start_server()
     data = write_random(swarm.root / "10.0.1.1" / "a.bin", 512 * 1024)
