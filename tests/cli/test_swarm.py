@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+from p2pnode.cli.console import Console
+from p2pnode.cli.swarm import Plan, _conclude, _prepare, write_random
+from p2pnode.cli.swarm_nodes import SwarmFailed, SwarmNode, environment, program
+from p2pnode.cli.swarm_result import digests
+from tests.cli.processes import PROJECT, new_home
+
+
+def plan(directory: Path, *, files_dir: Path | None = None) -> Plan:
+    return Plan(
+        directory,
+        peers=3,
+        size=100_000,
+        files_dir=files_dir,
+        server_files_dir=None,
+        certificate=None,
+        key=None,
+    )
+
+
+def processes_below(directory: Path) -> list[str]:
+    """The command lines of all processes that name `directory`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has just ended
+        if str(directory) in words:
+            found.append(words)
+    return found
+
+
+def test_prepares_who_has_what_at_the_start(tmp_path: Path) -> None:
+    origin = tmp_path / "origin"
+    (origin / "tree").mkdir(parents=True)
+    (origin / "tree" / "a.txt").write_text("a")
+    (origin / ".git").mkdir()
+    nodes = _prepare(plan(tmp_path / "run", files_dir=origin))
+    assert [node.name for node in nodes] == ["server", "peer-1", "peer-2", "peer-3"]
+    assert [sorted(digests(node.files_dir)) for node in nodes] == [
+        ["hello_from_server.txt"],
+        ["tree/a.txt"],
+        ["random-97.7KiB.bin"],
+        [],
+    ]
+
+
+def test_a_second_run_begins_with_nothing_of_the_first(tmp_path: Path) -> None:
+    first = _prepare(plan(tmp_path / "run"))
+    (first[3].files_dir / "leftover").write_text("x")
+    second = _prepare(plan(tmp_path / "run"))
+    assert digests(second[3].files_dir) == {}
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 20, (1 << 20) + 1])
+def test_a_random_file_has_the_size_it_was_given(tmp_path: Path, size: int) -> None:
+    write_random(tmp_path / "r.bin", size)
+    assert (tmp_path / "r.bin").stat().st_size == size
+    assert [path.name for path in tmp_path.iterdir()] == ["r.bin"]
+
+
+def test_anything_missing_ends_it_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SwarmFailed, match="1 problems") as raised:
+        _conclude(Console(), ["peer-1: a is missing"], "all is well", 1.0)
+    assert raised.value.exit_code == 1
+    assert capsys.readouterr().err == "peer-1: a is missing\n"
+
+
+def test_children_do_not_hear_the_settings_of_whoever_starts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2PNODE_FILES_DIR", "/precious")
+    assert "P2PNODE_FILES_DIR" not in environment()
+    assert program("peer")[-3:] == ["--config", os.devnull, "peer"]
+
+
+async def test_a_node_that_ends_early_is_named_with_its_last_words(tmp_path: Path) -> None:
+    node = SwarmNode("peer-1", tmp_path)
+    async with trio.open_nursery() as nursery:
+        await node.start(nursery, ["peer"])
+        with pytest.raises(SwarmFailed, match=r"peer-1 ended with 2: .*--server-addr"):
+            await node.first("listening")
+        await node.stop()
+
+
+async def test_a_node_that_hangs_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2pnode.cli.swarm_nodes._STOP_PATIENCE_S", 0.0)
+    node = SwarmNode("peer-1", tmp_path)
+    async with trio.open_nursery() as nursery:
+        await node.start(nursery, ["server", "--addr", "127.0.0.1:0", "--files-dir", str(tmp_path / "files")])
+        await node.first("listening")
+        await node.stop()
+    assert processes_below(tmp_path) == []
+
+
+def test_a_node_has_what_it_shared_at_first_and_what_it_fetched_to_the_end(tmp_path: Path) -> None:
+    node = SwarmNode("peer-1", tmp_path)
+    node.events = [
+        {"event": "listening"},
+        {"event": "file_shared", "name": "own"},
+        {"event": "fetch_started", "name": "half"},
+        {"event": "file_shared", "name": "half"},
+        {"event": "fetch_started", "name": "whole"},
+        {"event": "file_shared", "name": "whole"},
+        {"event": "fetch_completed", "name": "whole"},
+    ]
+    assert node.items() == {"own", "whole"}
+
+
+def test_a_whole_swarm_comes_out_right(tmp_path: Path) -> None:
+    home = new_home(tmp_path / "home")
+    done = home.run("swarm", "--peers", "2", "--size", "3M", "--json", "--dir", str(tmp_path / "run"))
+    assert done.code == 0, done.err
+    completed = done.events[-1]
+    assert (completed["event"], completed["ok"], completed["problems"]) == ("swarm_completed", True, [])
+    given = [event for event in done.events if event["event"] == "swarm_transfers"]
+    assert sum(gift["size"] for gift in given if gift["receiver"] == "peer-1") >= 3 << 20
+    assert {event["state"] for event in done.events if event["event"] == "push_report"} >= {"complete"}
+    assert not (tmp_path / "run" / "swarm-nodes").exists()
+    assert processes_below(tmp_path / "run") == []
+
+
+def test_an_interrupted_swarm_leaves_nothing(tmp_path: Path) -> None:
+    home = new_home(tmp_path / "home")
+    with home.running("swarm", "--peers", "2", "--size", "1M", "--dir", str(tmp_path / "run")) as swarm:
+        log = tmp_path / "run" / "swarm-nodes" / "peer-1" / "events.jsonl"
+        assert swarm.process.stderr is not None
+        assert b"starting a server and 2 peers" in swarm.process.stderr.readline()
+        while not log.exists():
+            os.sched_yield()
+        assert swarm.end(signal.SIGINT) == 130
+    assert processes_below(tmp_path / "run") == []
+    assert not (tmp_path / "run" / "swarm-nodes").exists()
+
+
+def test_the_script_finds_its_project() -> None:
+    assert os.access(PROJECT / "scripts" / "swarm", os.X_OK)
+    assert os.access(PROJECT / "scripts" / "test", os.X_OK)
