@@ -11,7 +11,7 @@
 `credentials` says who we are and whom we trust.
 """
 
-from p2pnode.quic.connection import Connection, ConnectionStatistics, Role
+from p2pnode.quic.connection import Connection
 from p2pnode.quic.credentials import (
     CertificateTrust,
     Credentials,
@@ -34,6 +34,7 @@ from p2pnode.quic.datagrams import (
     resolve,
 )
 from p2pnode.quic.endpoint import Endpoint, EndpointStatistics, open_endpoint
+from p2pnode.quic.lifecycle import ConnectionStatistics, Role
 from p2pnode.quic.stream import Stream
 
 __all__ = [

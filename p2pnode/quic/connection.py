@@ -9,10 +9,7 @@ Everything else here (streams, `close`, `open_stream`) changes the engine's stat
 
 from __future__ import annotations
 
-import enum
-import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import inf
 from typing import Final, Protocol
 
@@ -27,6 +24,7 @@ from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.budget import Budget
 from p2pnode.quic.datagrams import Address, Datagram, DatagramSocket, format_address
 from p2pnode.quic.guard import Escape, guard
+from p2pnode.quic.lifecycle import MOVES, ConnectionStatistics, Phase, Role
 from p2pnode.quic.stream import Stream
 
 EXCESSIVE_LOAD: Final = 0x107  # the code HTTP/3 has for a peer that only makes work (RFC 9114 §8.1)
@@ -34,30 +32,6 @@ TIMER_GRANULARITY_S: Final = 0.001  # at exactly its own deadline aioquic's time
 ACCEPT_QUEUE_MAX: Final = 256  # streams that the remote opened and nobody accepted yet
 INBOX_OVERHEAD: Final = 64  # bytes of memory that a received datagram takes besides its own
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3  # when the remote's idle timeout is shorter than ours
-
-_logger = logging.getLogger("p2pnode.quic")
-
-
-class Role(enum.Enum):
-    """Who began the connection."""
-
-    DIALED = "dialed"
-    ACCEPTED = "accepted"
-
-
-class _Phase(enum.Enum):
-    HANDSHAKE = "handshake"
-    OPEN = "open"
-    CLOSING = "closing"  # we end it: CLOSE is being said
-    CLOSED = "closed"
-
-
-_MOVES: Final = {
-    _Phase.HANDSHAKE: {_Phase.OPEN, _Phase.CLOSING, _Phase.CLOSED},
-    _Phase.OPEN: {_Phase.CLOSING, _Phase.CLOSED},
-    _Phase.CLOSING: {_Phase.CLOSED},
-    _Phase.CLOSED: set[_Phase](),
-}
 
 
 class Routes(Protocol):
@@ -72,27 +46,11 @@ class Routes(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class ConnectionStatistics:
-    """Counters since the connection began, and what its path is like now."""
-
-    bytes_received: int = 0
-    bytes_sent: int = 0
-    datagrams_received: int = 0
-    datagrams_sent: int = 0
-    datagrams_dropped: int = 0  # came faster than they were taken in
-    packets_lost: int = 0
-    escapes: int = 0
-    streams_refused: int = 0  # nobody accepted them in time
-    rtt_s: float | None = None
-    congestion_window: int = 0
-
-
 class Connection:
     """A connection to a remote, dialled or accepted: both are alike. Made by `Endpoint`.
 
-    `role`, `alpn` and `remote_address` are what they say. `certificate_trusted`: the listener's certificate
-    was enough for the dialer's `Trust`, whatever its node key.
+    `role` and `alpn` are what they say. `certificate_trusted`: the listener's certificate was enough for the
+    dialer's `Trust`, whatever its node key.
     """
 
     def __init__(
@@ -107,15 +65,15 @@ class Connection:
     ) -> None:
         self.role = role
         self.alpn = ""
-        self.remote_address = remote_address
         self.certificate_trusted = False
         self.waiting_senders: set[Stream] = set()
+        self._first_address = remote_address
         self._engine = engine
         self._socket = socket
         self._routes = routes
         self._on_open = on_open
         self._connection_ids: set[bytes] = set()
-        self._phase = _Phase.HANDSHAKE
+        self._phase = Phase.HANDSHAKE
         self._began_at = trio.current_time()
         self._opened_at = 0.0
         self._pinged_at = 0.0
@@ -143,7 +101,13 @@ class Connection:
     @property
     def is_open(self) -> bool:
         """Whether neither side has ended it yet."""
-        return self._phase in (_Phase.HANDSHAKE, _Phase.OPEN)
+        return self._phase in (Phase.HANDSHAKE, Phase.OPEN)
+
+    @property
+    def remote_address(self) -> Address:
+        """Where the remote is now: a dialer's address may change, behind a NAT or on the move."""
+        address: Address | None = self._engine.get_peer_address()
+        return address or self._first_address
 
     @property
     def peer_certificates(self) -> list[x509.Certificate]:
@@ -182,14 +146,14 @@ class Connection:
         """End the connection now; what was not delivered yet is lost. A long `reason` is cut."""
         if self.is_open:
             self._engine.close(error_code=code, reason_phrase=reason)
-            self._end(ConnectionClosed(reason, code=code), _Phase.CLOSING)
+            self._end(ConnectionClosed(reason, code=code), Phase.CLOSING)
 
     def refuse_certificate(self, reason: str) -> None:
         """End it as TLS does when a certificate is not trusted."""
         if self.is_open:
             code = QuicErrorCode.CRYPTO_ERROR + 42  # bad_certificate (RFC 8446 §6)
             self._engine.close(code, QuicFrameType.CRYPTO, reason)
-            self._end(ConnectionClosed(reason, code=code), _Phase.CLOSING)
+            self._end(ConnectionClosed(reason, code=code), Phase.CLOSING)
 
     async def wait_closed(self) -> ConnectionClosed:
         """Wait until it has ended and say why; the exception is returned, not raised."""
@@ -246,7 +210,7 @@ class Connection:
 
     def dial(self) -> None:
         """Begin the handshake of a dialled connection. `run` does the rest."""
-        self._engine.connect(self.remote_address, trio.current_time())
+        self._engine.connect(self._first_address, trio.current_time())
         self._work.set()
 
     async def wait_open(self) -> None:
@@ -260,14 +224,14 @@ class Connection:
             while self.is_open:
                 await self._wait_for_work()
                 datagrams = self._step(trio.current_time())
-                if self._phase is not _Phase.CLOSING:
+                if self._phase is not Phase.CLOSING:
                     await self._send(datagrams)
-            if self._phase is _Phase.CLOSING:
+            if self._phase is Phase.CLOSING:
                 await self._say_close()
         finally:
             if self.is_open:  # cancelled
-                self._end(ConnectionClosed("the endpoint was closed"), _Phase.CLOSED)
-            self._move(_Phase.CLOSED)
+                self._end(ConnectionClosed("the endpoint was closed"), Phase.CLOSED)
+            self._move(Phase.CLOSED)
             for connection_id in self._connection_ids:
                 self._routes.remove(connection_id)
             self._engine.finish_log()
@@ -284,7 +248,7 @@ class Connection:
         """When the driver must look at the connection again, even if nothing comes."""
         if self._timer is not None:
             yield max(self._timer, self._stepped_at + TIMER_GRANULARITY_S)
-        if self._phase is _Phase.OPEN:
+        if self._phase is Phase.OPEN:
             yield self._ping_at
             yield self._heard_at + config.IDLE_TIMEOUT_S
         elif self.role is Role.ACCEPTED:
@@ -322,7 +286,7 @@ class Connection:
         return datagrams
 
     def _do_what_is_due(self, now: float) -> None:
-        if self._phase is not _Phase.OPEN:
+        if self._phase is not Phase.OPEN:
             if self.role is Role.ACCEPTED and now >= self._began_at + config.ACCEPT_HANDSHAKE_TIMEOUT_S:
                 self._engine.close(QuicErrorCode.CONNECTION_REFUSED, QuicFrameType.PADDING, "too slow")
         elif now >= self._heard_at + config.IDLE_TIMEOUT_S:
@@ -342,7 +306,7 @@ class Connection:
         except Escape:
             datagrams = []
         if self.is_open:
-            self._end(closed, _Phase.CLOSED)
+            self._end(closed, Phase.CLOSED)
         return datagrams
 
     def _follow_engine(self) -> None:
@@ -351,14 +315,14 @@ class Connection:
         if not self.is_open:
             return
         if self.role is Role.ACCEPTED and not self._engine.is_begun:
-            self._end(ConnectionClosed("the first datagram was not valid"), _Phase.CLOSED)
+            self._end(ConnectionClosed("the first datagram was not valid"), Phase.CLOSED)
             return
         if ending is None:
             return
         closed = ConnectionClosed(
             _one_line(ending.reason_phrase), code=ending.error_code, by_remote=self._engine.closed_by_remote
         )
-        self._end(closed, _Phase.CLOSING if self._engine.must_send_close else _Phase.CLOSED)
+        self._end(closed, Phase.CLOSING if self._engine.must_send_close else Phase.CLOSED)
 
     def _count_received(self, inbox: list[Datagram]) -> None:
         self._statistics.datagrams_received += len(inbox)
@@ -382,7 +346,7 @@ class Connection:
                 await self._send(self._engine.close_datagrams)
                 await trio.sleep_forever()
 
-    def _end(self, closed: ConnectionClosed, phase: _Phase) -> None:
+    def _end(self, closed: ConnectionClosed, phase: Phase) -> None:
         """Let everyone see that it is over; in CLOSING the driver still says so to the remote."""
         self._closed = closed
         self._move(phase)
@@ -393,9 +357,9 @@ class Connection:
         for stream in self._streams.values():
             stream.on_connection_closed()
 
-    def _move(self, phase: _Phase) -> None:
+    def _move(self, phase: Phase) -> None:
         if phase is not self._phase:
-            assert phase in _MOVES[self._phase], f"{self._phase} → {phase}"
+            assert phase in MOVES[self._phase], f"{self._phase} → {phase}"
             self._phase = phase
 
     # -- events --------------------------------------------------------------------------------------------
@@ -431,7 +395,7 @@ class Connection:
     def _open(self, alpn: str, now: float) -> None:
         self.alpn = alpn
         self._opened_at = now
-        self._move(_Phase.OPEN)
+        self._move(Phase.OPEN)
         self._opened.set()
         if self._on_open is not None:
             self._on_open(self)

@@ -28,10 +28,11 @@ from p2pnode import config
 from p2pnode.errors import ConfigError, ConnectFailed, ConnectionClosed, TrustError
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.configuration import make_configuration
-from p2pnode.quic.connection import Connection, Role
+from p2pnode.quic.connection import Connection
 from p2pnode.quic.credentials import Credentials, Trust
 from p2pnode.quic.datagrams import Address, Datagram, DatagramSocket, format_address, normalise
 from p2pnode.quic.guard import Escape, guard
+from p2pnode.quic.lifecycle import Role
 from p2pnode.quic.router import Drop, NewConnection, Reply, Router
 
 ACCEPT_QUEUE_MAX: Final = 256  # connections that are open and that nobody accepted yet

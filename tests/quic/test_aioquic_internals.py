@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from collections import Counter
 
 import pytest
 from aioquic import tls
@@ -145,6 +146,15 @@ def test_Q2_a_consumer_that_does_not_read_stops_the_sender() -> None:
     assert sum(len(event.data) for event in received) == WINDOW
 
 
+def test_Q2_a_consumer_that_does_not_read_stops_all_streams_together() -> None:
+    pair = connected()
+    for stream_id in (0, 4, 8, 12):
+        pair.attacker.send_stream_data(stream_id, bytes(WINDOW))
+    pair.exchange(400)
+    received = [event for event in pair.events[pair.victim] if isinstance(event, StreamDataReceived)]
+    assert sum(len(event.data) for event in received) == config.CONNECTION_RECEIVE_WINDOW
+
+
 def test_Q2_consuming_lets_the_sender_go_on() -> None:
     pair = connected()
     size = 3 * config.CONNECTION_RECEIVE_WINDOW
@@ -167,6 +177,19 @@ def test_credit_moves_in_steps_of_a_quarter_window() -> None:
     step = WINDOW // 4
     assert not pair.victim.consumed(STREAM, step - 1, step - 1)
     assert pair.victim.consumed(STREAM, 1, step)
+    pair.exchange(1)
+    assert pair.victim._streams[STREAM].max_stream_data_local == step + WINDOW
+    assert pair.attacker._streams[STREAM].max_stream_data_remote == step + WINDOW
+
+
+def test_a_stream_that_we_stopped_gets_no_more_credit() -> None:
+    pair = connected()
+    pair.attacker.send_stream_data(STREAM, bytes(WINDOW))
+    pair.exchange(400)
+    pair.victim.stop_stream(STREAM, 1)
+    pair.victim.consumed(STREAM, WINDOW, WINDOW)
+    assert pair.victim._streams[STREAM].max_stream_data_local == WINDOW
+    assert pair.victim._local_max_data.value == WINDOW + config.CONNECTION_RECEIVE_WINDOW
 
 
 def test_credit_of_a_reset_stream_returns_and_its_bytes_are_freed() -> None:
@@ -420,6 +443,51 @@ def test_Q3_a_flood_of_connection_ids_closes_the_connection() -> None:
         pair.inject(new_connection_id(sequence, sequence))
     assert pair.closed is not None
     assert pair.closed.error_code == QuicErrorCode.CONNECTION_ID_LIMIT_ERROR
+
+
+# -- paths and parameters ----------------------------------------------------------------------------------
+
+
+def test_Q14_Q15_addresses_that_were_not_validated_get_at_most_three_times_what_they_sent() -> None:
+    pair = connected()
+    pair.victim.send_stream_data(1, bytes(1_000_000))
+    received: Counter[object] = Counter()
+    sent: Counter[object] = Counter()
+    for number in range(2000):
+        address = (f"198.51.100.{number % 250}", 1000 + number)
+        challenge = seal(pair.attacker, b"\x1a" + bytes(8) + (b"\x01" if number % 2 else b""))
+        pair.victim.receive_datagram(challenge, address, pair.now)
+        received[address] += len(challenge)
+        for data, target in pair.victim.datagrams_to_send(pair.now):
+            sent[target] += len(data)
+        pair.now += 0.001
+    assert pair.closed is None
+    assert len(pair.victim._network_paths) <= 8
+    assert all(sent[address] <= 3 * size for address, size in received.items())
+
+
+def _odd_parameters(engine: QuicConnection) -> None:
+    engine.configuration.idle_timeout = 0
+    engine._local_ack_delay_exponent = 20
+    engine._local_active_connection_id_limit = 2**62 - 1
+    engine._local_max_data.value = 0
+    engine._local_max_stream_data_bidi_remote = 0
+    engine._local_max_streams_bidi.value = 0
+
+
+@pytest.mark.parametrize("victim_is_client", [False, True])
+def test_Q21_odd_transport_parameters_do_no_harm(victim_is_client: bool) -> None:
+    pair = connected(victim_is_client=victim_is_client, prepare=_odd_parameters)
+    pair.exchange(20)
+    assert pair.closed is None
+    assert pair.victim.idle_timeout_s == config.IDLE_TIMEOUT_S
+    assert not pair.victim.can_open_stream
+    assert len(pair.victim._host_cids) <= 8
+
+
+def test_Q22_no_session_tickets_are_given() -> None:
+    assert connected().attacker.tls._new_session_ticket is None
+    assert not connected().victim.tls.session_resumed
 
 
 # -- keys --------------------------------------------------------------------------------------------------

@@ -275,7 +275,7 @@ async def test_Q16_a_dialer_whose_address_changes_all_the_time(
                 received = await receive_all(theirs)
                 nursery.cancel_scope.cancel()
             assert received == data
-            assert network.seen_address(socket) != DIALER
+            assert accepted.remote_address == network.seen_address(socket) != DIALER
 
 
 # -- floods ------------------------------------------------------------------------------------------------
