@@ -25,13 +25,14 @@ from p2pnode.errors import (
     TargetExists,
 )
 from p2pnode.storage.block_map import BlockMap
-from p2pnode.storage.faults import storage_error, translated
+from p2pnode.storage.faults import translated
 from p2pnode.storage.journal import Journal, Run, encode_checkpoint, encode_hashes, encode_run, read_header
-from p2pnode.storage.open_files import OpenFiles, read_at, sync_data, write_at
+from p2pnode.storage.open_files import OpenFiles, read_at, write_at
 from p2pnode.storage.partial import Partial, journal_name
 from p2pnode.storage.recovery import recover
 from p2pnode.storage.shared_files import SharedFiles
 from p2pnode.storage.store import PieceData
+from p2pnode.storage.syncing import sync_files
 from p2pnode.storage.threads import OnProgress
 from p2pnode.storage.verification import verify_path
 from p2pnode.torrent.bitfield import Bitfield, Ranges
@@ -244,9 +245,11 @@ class FileStore:
             covered, files = download.journal.end, download.unsynced_files
             download.unsynced_files, download.unsynced_bytes, download.unsynced_since = set(), 0, None
         try:
-            for index in files:
-                with self._files.borrow(index) as fd:
-                    self._sync(fd)
+            sync_files(self._files, files, download.partial.directory_fd, os.fspath(self.path))
+        except StorageError:
+            with self._lock:
+                self._move_to(StoreState.FAILED)
+            raise
         except OSError:  # not opened, too many files perhaps: the next checkpoint tries again
             with self._lock:
                 download.unsynced_files |= files
@@ -254,14 +257,6 @@ class FileStore:
         with self._lock:
             download.journal.append(encode_checkpoint(covered))
         download.journal.sync()
-
-    def _sync(self, fd: int) -> None:
-        try:
-            sync_data(fd)
-        except OSError as error:
-            with self._lock:
-                self._move_to(StoreState.FAILED)
-            raise storage_error(error, "keep what was written to", self.path) from error
 
     def publish(self) -> Path:
         """Give the complete download its name, durably, and return its path; a second call does nothing.

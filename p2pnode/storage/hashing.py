@@ -21,6 +21,7 @@ from p2pnode.torrent.metainfo import Metainfo
 from p2pnode.torrent.pieces import block_count, piece_length_for
 
 _IDLE_FILES = 16
+_BATCH_FILES = 64  # of small files in one task: handing over a task costs more than hashing one of them
 
 
 def hash_path(path: Path, on_progress: OnProgress | None = None, *, threads: int | None = None) -> Metainfo:
@@ -45,11 +46,12 @@ def hash_files(
     roots = [bytearray() for _ in item.files]
     done = 0
     with translated("read", item.path), _Reading(item) as source:
-        tasks = _stretches(item, piece_length)
-        with closing(in_threads(source.piece_roots, tasks, threads=threads)) as results:
-            for stretch, found in results:
-                roots[stretch.file_index] += found
-                done += stretch.length
+        batches = _batches(item, piece_length)
+        with closing(in_threads(source.piece_roots, batches, threads=threads)) as results:
+            for batch, found in results:
+                for stretch, piece_roots in zip(batch, found, strict=True):
+                    roots[stretch.file_index] += piece_roots
+                    done += stretch.length
                 if on_progress is not None:
                     on_progress(done, item.size)
     _require_unchanged(item)
@@ -91,7 +93,7 @@ def _name(item: Item) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Whole pieces of a file, enough of them to be worth a thread's while."""
+    """Whole pieces of a file that are read one after the other."""
 
     file_index: int
     offset: int
@@ -107,6 +109,20 @@ def _stretches(item: Item, piece_length: int) -> Iterator[_Stretch]:
         leaf_count = piece_leaf_count(size, piece_length)
         for offset in range(0, size, step):
             yield _Stretch(index, offset, min(step, size - offset), piece_length, leaf_count)
+
+
+def _batches(item: Item, piece_length: int) -> Iterator[list[_Stretch]]:
+    """Stretches, of small files many together, so that each batch is worth a thread's while."""
+    batch: list[_Stretch] = []
+    size = 0
+    for stretch in _stretches(item, piece_length):
+        batch.append(stretch)
+        size += stretch.length
+        if size >= STEP or len(batch) == _BATCH_FILES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class _Reading:
@@ -133,8 +149,11 @@ class _Reading:
             raise _changed(self._item)
         return fd
 
-    def piece_roots(self, stretch: _Stretch) -> bytes:
-        """The roots of the pieces of a stretch, 32 bytes each."""
+    def piece_roots(self, batch: list[_Stretch]) -> list[bytes]:
+        """The roots of the pieces of each stretch, 32 bytes for each piece."""
+        return [self._piece_roots(stretch) for stretch in batch]
+
+    def _piece_roots(self, stretch: _Stretch) -> bytes:
         with self.files.borrow(stretch.file_index) as fd:
             hashes = hash_blocks(fd, stretch.offset, stretch.length)
         if len(hashes) != block_count(stretch.length) * HASH_SIZE:

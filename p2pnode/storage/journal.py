@@ -29,7 +29,8 @@ from typing import BinaryIO
 
 from p2pnode.config import BLOCKS_PER_PIECE_MAX, METAINFO_SIZE_MAX
 from p2pnode.storage.block_map import BlockMap
-from p2pnode.storage.open_files import sync_data, write_at
+from p2pnode.storage.open_files import write_at
+from p2pnode.storage.syncing import sync_data
 from p2pnode.torrent.merkle import HASH_SIZE
 from p2pnode.torrent.metainfo import Metainfo
 

@@ -107,8 +107,3 @@ def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
         written = os.pwrite(fd, view, offset)
         view = view[written:]
         offset += written
-
-
-def sync_data(fd: int) -> None:
-    """The file's bytes and its size are on the device when this returns."""
-    getattr(os, "fdatasync", os.fsync)(fd)

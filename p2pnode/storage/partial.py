@@ -90,6 +90,11 @@ class Partial:
         return self._hidden
 
     @property
+    def directory_fd(self) -> int:
+        """The directory that everything is in."""
+        return self._directory_fd
+
+    @property
     def inode(self) -> int:
         """The number of the partial's inode, 0 when there is none: what is copied elsewhere has another."""
         try:

@@ -17,9 +17,10 @@ from p2pnode.config import BLOCK_SIZE
 from p2pnode.storage.block_map import BlockMap
 from p2pnode.storage.faults import translated
 from p2pnode.storage.journal import Run, replay
-from p2pnode.storage.open_files import OpenFiles, sync_data
+from p2pnode.storage.open_files import OpenFiles
 from p2pnode.storage.partial import Partial
 from p2pnode.storage.reading import hash_blocks, may_hold
+from p2pnode.storage.syncing import sync_files
 from p2pnode.storage.threads import OnProgress, in_threads
 from p2pnode.torrent.metainfo import Metainfo
 
@@ -46,6 +47,7 @@ def recover(metainfo: Metainfo, partial: Partial, on_progress: OnProgress | None
 class _Recovery:
     def __init__(self, metainfo: Metainfo, partial: Partial) -> None:
         self._metainfo = metainfo
+        self._partial = partial
         self._found: set[int] = set()  # indices of the files that are there
         self.blocks = BlockMap(metainfo)
         self._suspects: list[Run] = []
@@ -116,9 +118,7 @@ class _Recovery:
 
     def _sync(self, indices: Iterable[int]) -> None:
         """What is about to be believed must be on the device: a killed process leaves it in memory alone."""
-        for index in set(indices):
-            with self.files.borrow(index) as fd:
-                sync_data(fd)
+        sync_files(self.files, set(indices), self._partial.directory_fd, self._partial.hidden)
 
 
 def _hash_on_device(fd: int, offset: int, length: int) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from p2pnode.errors import StorageError
-from p2pnode.storage.open_files import OpenFiles, read_at, sync_data, write_at
+from p2pnode.storage.open_files import OpenFiles, read_at, write_at
 
 
 class Opener:
@@ -125,7 +125,6 @@ def test_reads_and_writes_go_all_the_way(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "pread", lambda fd, size, offset: pread(fd, min(size, 3), offset))
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:2], offset))
     write_at(fd, b"0123456789", 5)
-    sync_data(fd)
     assert read_at(fd, 10, 5) == b"0123456789"
     assert read_at(fd, 10, 9) == b"456789"
     assert read_at(fd, 10, 100) == b""
