@@ -228,6 +228,9 @@ class HardenedConnection(QuicConnection):
         return True
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        streams = self._local_max_streams_bidi
+        if self._local_max_data.value == self._local_max_data.sent and streams.value == streams.sent:
+            return  # asked for each packet
         # `used` is what stock doubles by; flow control itself must not see it changed
         used, self._local_max_data.used = self._local_max_data.used, 0
         try:
@@ -239,7 +242,7 @@ class HardenedConnection(QuicConnection):
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
     ) -> None:
         if stream.max_stream_data_local == stream.max_stream_data_local_sent:
-            return  # asked for each open stream in each packet
+            return  # asked for each packet and each open stream
         highest, stream.receiver.highest_offset = stream.receiver.highest_offset, 0
         try:
             super()._write_stream_limits(builder, space, stream)

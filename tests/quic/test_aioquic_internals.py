@@ -52,6 +52,7 @@ PRIVATE_NAMES = {
         "_handshake_confirmed",
         "_idle_timeout",
         "_local_max_data",
+        "_local_max_streams_bidi",
         "_local_max_streams_uni",
         "_local_next_stream_id_bidi",
         "_loss",
