@@ -14,7 +14,7 @@ from random import Random
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, InvalidData, NotFound, P2PNodeError
+from p2pnode.errors import REMOTE_FAULTS, AlreadyInProgress, InvalidData, NotFound, P2PNodeError
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.downloader import Downloader, LinkTo
 from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, NodeEvent
@@ -28,6 +28,21 @@ from p2pnode.wire.communication import FileItem, NodeItem
 
 FindSources = Callable[[Wanted], Awaitable[list[NodeItem]]]
 ListFiles = Callable[[str], Awaitable[list[FileItem]]]
+
+
+class _Joined:
+    """A fetch under way that others, who want the same at the same place, wait for."""
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.completed: FetchCompleted | None = None
+        self.failure: P2PNodeError | None = None
+
+    async def outcome(self) -> FetchCompleted:
+        await self.over.wait()
+        if self.completed is not None:
+            return self.completed
+        raise AlreadyInProgress(f"another fetch of it ended early: {self.failure or 'it was cancelled'}")
 
 
 class Fetcher:
@@ -52,6 +67,7 @@ class Fetcher:
         self._publish = publish
         self._rng = rng
         self.active: dict[bytes, Downloader] = {}
+        self._under_way: dict[tuple[bytes, Path], _Joined] = {}
 
     async def fetch(self, reference: Reference, *, to: Path, wait: bool) -> FetchCompleted:
         """Fetch what `reference` names into the directory `to`, or to the path `to` itself.
@@ -91,9 +107,26 @@ class Fetcher:
                 await trio.sleep(config.SOURCES_REFRESH_S)
 
     async def _fetch(self, wanted: Wanted, to: Path, wait: bool) -> FetchCompleted:
-        started = trio.current_time()
         metainfo = await self._metainfo(wanted, to, Patience(wait))
         target = target_path(to, wanted.name or metainfo.name)
+        key = (metainfo.file_id, target)
+        if (other := self._under_way.get(key)) is not None:
+            return await other.outcome()  # a push of what is being mirrored, say
+        joined = self._under_way[key] = _Joined()
+        try:
+            joined.completed = await self._fetch_to(target, metainfo, wanted, wait)
+        except P2PNodeError as error:
+            joined.failure = error
+            raise
+        finally:
+            del self._under_way[key]
+            joined.over.set()
+        return joined.completed
+
+    async def _fetch_to(
+        self, target: Path, metainfo: Metainfo, wanted: Wanted, wait: bool
+    ) -> FetchCompleted:
+        started = trio.current_time()
         store = await self._run_blocking(FileStore.download, metainfo, target)
         try:
             bytes_resumed = store.bytes_stored

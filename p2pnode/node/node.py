@@ -118,6 +118,7 @@ class Node:
             credentials = self._credentials or Credentials.from_node_key(self._node_key)
             self.certificate_pin = credentials.pin
             udp_socket = await self._open_socket(self._listen)
+            stack.callback(udp_socket.close)
             self._endpoint = await stack.enter_async_context(
                 open_endpoint(udp_socket, credentials, qlog_dir=self._qlog_dir, keylog_path=self._keylog_path)
             )
