@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import trio
 from aioquic.quic import events
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.tls import AlertDescription
 from cryptography import x509
 
 from p2pnode import config
@@ -151,7 +152,7 @@ class Connection:
     def refuse_certificate(self, reason: str) -> None:
         """End it as TLS does when a certificate is not trusted."""
         if self.is_open:
-            code = QuicErrorCode.CRYPTO_ERROR + 42  # bad_certificate (RFC 8446 §6)
+            code = QuicErrorCode.CRYPTO_ERROR + AlertDescription.bad_certificate
             self._engine.close(code, QuicFrameType.CRYPTO, reason)
             self._end(ConnectionClosed(reason, code=code), Phase.CLOSING)
 
@@ -314,15 +315,12 @@ class Connection:
         ending = self._engine.ending
         if not self.is_open:
             return
-        if self.role is Role.ACCEPTED and not self._engine.is_begun:
+        if ending is not None:
+            reason, by_remote = _one_line(ending.reason_phrase), self._engine.closed_by_remote
+            closed = ConnectionClosed(reason, code=ending.error_code, by_remote=by_remote)
+            self._end(closed, Phase.CLOSING if self._engine.must_send_close else Phase.CLOSED)
+        elif self.role is Role.ACCEPTED and not self._engine.is_begun:
             self._end(ConnectionClosed("the first datagram was not valid"), Phase.CLOSED)
-            return
-        if ending is None:
-            return
-        closed = ConnectionClosed(
-            _one_line(ending.reason_phrase), code=ending.error_code, by_remote=self._engine.closed_by_remote
-        )
-        self._end(closed, Phase.CLOSING if self._engine.must_send_close else Phase.CLOSED)
 
     def _count_received(self, inbox: list[Datagram]) -> None:
         self._statistics.datagrams_received += len(inbox)
@@ -393,6 +391,8 @@ class Connection:
                 stream.on_room(room)
 
     def _open(self, alpn: str, now: float) -> None:
+        if self._phase is not Phase.HANDSHAKE:
+            return  # closed here a moment before
         self.alpn = alpn
         self._opened_at = now
         self._move(Phase.OPEN)

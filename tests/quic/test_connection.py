@@ -6,6 +6,8 @@ import os
 
 import pytest
 import trio
+from aioquic.quic.connection import QuicConnection
+from cryptography.x509 import DNSName
 
 from p2pnode import config
 from p2pnode.errors import ConnectionClosed
@@ -13,6 +15,7 @@ from p2pnode.quic import Connection, NoTrust, Role, open_endpoint
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.connection import EXCESSIVE_LOAD
 from p2pnode.testing.network import Datagram, LinkProfile, Network
+from tests.quic.certificates import make_certificate, new_key
 from tests.quic.endpoints import (
     DIALER,
     LISTENER,
@@ -24,10 +27,12 @@ from tests.quic.endpoints import (
     receive_all,
     send_and_finish,
 )
-from tests.quic.engines import credentials, dialer_configuration, seal, varints
+from tests.quic.engines import credentials, dialer_configuration, listener_configuration, seal, varints
+
+Clock = trio.testing.MockClock
 
 
-async def test_both_ends_know_what_they_are(autojump_clock: trio.testing.MockClock) -> None:
+async def test_both_ends_know_what_they_are(autojump_clock: Clock) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         assert (dialled.role, accepted.role) == (Role.DIALED, Role.ACCEPTED)
         assert dialled.alpn == accepted.alpn == config.ALPN
@@ -38,9 +43,7 @@ async def test_both_ends_know_what_they_are(autojump_clock: trio.testing.MockClo
 
 
 @pytest.mark.parametrize("opened_by_listener", [False, True])
-async def test_either_side_opens_streams(
-    autojump_clock: trio.testing.MockClock, opened_by_listener: bool
-) -> None:
+async def test_either_side_opens_streams(autojump_clock: Clock, opened_by_listener: bool) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         opener, other = (accepted, dialled) if opened_by_listener else (dialled, accepted)
         question, answer = os.urandom(300_000), os.urandom(3_000_000)
@@ -53,7 +56,7 @@ async def test_either_side_opens_streams(
             assert await receive_all(ours) == answer
 
 
-async def test_many_streams_at_once(autojump_clock: trio.testing.MockClock) -> None:
+async def test_many_streams_at_once(autojump_clock: Clock) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         payloads = {os.urandom(20_000 + n) for n in range(40)}
         received = set()
@@ -70,7 +73,7 @@ async def test_many_streams_at_once(autojump_clock: trio.testing.MockClock) -> N
 
 
 async def test_opening_waits_for_the_remote_to_allow_more_streams(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: Clock,
 ) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         opened = 0
@@ -104,9 +107,7 @@ async def test_opening_waits_for_the_remote_to_allow_more_streams(
 
 
 @pytest.mark.parametrize("closed_by_listener", [False, True])
-async def test_closing_is_seen_by_both(
-    autojump_clock: trio.testing.MockClock, closed_by_listener: bool
-) -> None:
+async def test_closing_is_seen_by_both(autojump_clock: Clock, closed_by_listener: bool) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         closer, other = (accepted, dialled) if closed_by_listener else (dialled, accepted)
         ours, theirs = await open_and_accept(dialled, accepted)
@@ -130,7 +131,7 @@ async def test_closing_is_seen_by_both(
                 await connection.accept_stream()
 
 
-async def test_whoever_waits_sees_the_end(autojump_clock: trio.testing.MockClock) -> None:
+async def test_whoever_waits_sees_the_end(autojump_clock: Clock) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         ours, _theirs = await open_and_accept(dialled, accepted)
         ended = []
@@ -156,7 +157,7 @@ async def test_whoever_waits_sees_the_end(autojump_clock: trio.testing.MockClock
         assert len(ended) == 4
 
 
-async def test_what_arrived_before_the_end_can_be_received(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_arrived_before_the_end_can_be_received(autojump_clock: Clock) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         ours, theirs = await open_and_accept(dialled, accepted)
         await send_and_finish(theirs, b"the answer")
@@ -166,7 +167,7 @@ async def test_what_arrived_before_the_end_can_be_received(autojump_clock: trio.
         assert await receive_all(ours) == b"the answer"
 
 
-async def test_a_reason_from_a_remote_is_safe_to_show(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_reason_from_a_remote_is_safe_to_show(autojump_clock: Clock) -> None:
     async with Network() as network, endpoint_at(network, LISTENER) as listener:
         remote = Remote(network)
         await remote.dial(LISTENER)
@@ -179,7 +180,7 @@ async def test_a_reason_from_a_remote_is_safe_to_show(autojump_clock: trio.testi
         assert len(closed.reason) == config.CLOSE_REASON_SIZE_MAX
 
 
-async def test_Q19_a_lost_close_is_repeated(autojump_clock: trio.testing.MockClock) -> None:
+async def test_Q19_a_lost_close_is_repeated(autojump_clock: Clock) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         await trio.sleep(1)
         dropped = []
@@ -198,7 +199,7 @@ async def test_Q19_a_lost_close_is_repeated(autojump_clock: trio.testing.MockClo
 
 
 async def test_a_late_packet_is_answered_with_close_a_bounded_number_of_times(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: Clock,
 ) -> None:
     async with Network() as network, endpoint_at(network, LISTENER) as listener:
         remote = Remote(network)
@@ -216,7 +217,7 @@ async def test_a_late_packet_is_answered_with_close_a_bounded_number_of_times(
         assert config.CLOSE_REPEATS < answers <= 2 * config.CLOSE_REPEATS
 
 
-async def test_silence_is_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
+async def test_silence_is_kept_alive(autojump_clock: Clock) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         await trio.sleep(300)
         await open_and_accept(dialled, accepted)
@@ -224,7 +225,7 @@ async def test_silence_is_kept_alive(autojump_clock: trio.testing.MockClock) -> 
         assert seconds_of_pings < 2
 
 
-async def test_Q18_a_vanished_peer_is_noticed_within_10_s(autojump_clock: trio.testing.MockClock) -> None:
+async def test_Q18_a_vanished_peer_is_noticed_within_10_s(autojump_clock: Clock) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         await trio.sleep(7.5)
         network.block(DIALER[0], LISTENER[0])
@@ -237,7 +238,7 @@ async def test_Q18_a_vanished_peer_is_noticed_within_10_s(autojump_clock: trio.t
 
 
 async def test_Q17_a_listener_that_moved_is_noticed_within_10_s(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: Clock,
 ) -> None:
     async with Network() as network, endpoint_at(network, DIALER) as dialer:
         socket = network.socket(LISTENER)
@@ -254,7 +255,7 @@ async def test_Q17_a_listener_that_moved_is_noticed_within_10_s(
 
 
 async def test_Q16_a_dialer_whose_address_changes_all_the_time(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: Clock,
 ) -> None:
     async with Network(profile=LinkProfile(delay_s=0.02, rate_bytes_per_s=200_000)) as network:
         socket = network.socket(DIALER)
@@ -278,11 +279,42 @@ async def test_Q16_a_dialer_whose_address_changes_all_the_time(
             assert accepted.remote_address == network.seen_address(socket) != DIALER
 
 
+async def test_a_handshake_that_completes_just_after_close_does_not_open_the_connection(
+    autojump_clock: Clock,
+) -> None:
+    async with Network() as network:
+        engine = HardenedConnection(dialer_configuration())
+        configuration = listener_configuration()
+        configuration.private_key = new_key()
+        names = [DNSName(f"{'x' * 60}{number}.example") for number in range(40)]  # more than one datagram
+        configuration.certificate = make_certificate(configuration.private_key, names)
+        listener = QuicConnection(
+            configuration=configuration,
+            original_destination_connection_id=engine.original_destination_connection_id,
+        )
+        connection = _bare_connection(network, engine)
+        connection.dial()
+        now = trio.current_time()
+        for data, _ in connection._step(now):
+            listener.receive_datagram(data, DIALER, now)
+        *flight, (last, _) = listener.datagrams_to_send(now)
+        for data, _ in flight:
+            connection.deliver(data, LISTENER)
+        connection._step(now)
+        connection.deliver(last, LISTENER)
+        connection.close(7, "changed my mind")
+        await connection.run()
+        assert engine._handshake_complete
+        assert (await connection.wait_closed()).code == 7
+        with pytest.raises(ConnectionClosed):
+            await connection.wait_open()
+
+
 # -- floods ------------------------------------------------------------------------------------------------
 
 
 async def test_Q12_opening_and_resetting_streams_too_fast_ends_the_connection(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: Clock,
 ) -> None:
     async with Network() as network, endpoint_at(network, LISTENER) as listener:
         remote = Remote(network)
@@ -308,7 +340,7 @@ async def test_Q12_opening_and_resetting_streams_too_fast_ends_the_connection(
 
 
 async def test_streams_that_nobody_accepts_are_refused_and_cost_little(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: Clock,
 ) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         for _ in range(128):
@@ -342,7 +374,7 @@ class _NoRoutes:
         pass
 
 
-async def test_what_waits_to_be_taken_in_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_waits_to_be_taken_in_is_bounded(autojump_clock: Clock) -> None:
     async with Network() as network:
         connection = _bare_connection(network)
         for _ in range(1000):
@@ -374,7 +406,7 @@ class _Explosive(HardenedConnection):
 
 @pytest.mark.parametrize("entry_point", ["receive_datagram", "datagrams_to_send"])
 async def test_F2_what_escapes_from_the_engine_ends_that_connection_alone(
-    autojump_clock: trio.testing.MockClock, entry_point: str, caplog: pytest.LogCaptureFixture
+    autojump_clock: Clock, entry_point: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Network() as network:
         engine = _Explosive(dialer_configuration())
@@ -390,7 +422,7 @@ async def test_F2_what_escapes_from_the_engine_ends_that_connection_alone(
 
 
 async def test_a_frame_that_breaks_the_protocol_is_answered_with_close(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: Clock,
 ) -> None:
     async with Network() as network, endpoint_at(network, LISTENER) as listener:
         remote = Remote(network)
