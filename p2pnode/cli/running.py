@@ -109,8 +109,6 @@ async def open_client(
     diagnostics: Diagnostics,
     reporter: Reporter,
     *,
-    role: str = "client",
-    port: int = 0,
     server_needed: bool = True,
 ) -> AsyncIterator[Node]:
     """A node for one short command, with the user's key; registered with its server, if it has one.
@@ -118,8 +116,7 @@ async def open_client(
     With `server_needed`, raises why that cannot be reached; otherwise only when it is not who it should be.
     """
     node = Node(
-        role=role,
-        listen=("::", port),
+        role="client",
         state_dir=user_state_dir(),
         lock_state=False,
         server=reference_of(choice),

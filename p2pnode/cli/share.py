@@ -15,10 +15,17 @@ import trio
 
 from p2pnode.cli.console import Console
 from p2pnode.cli.local_servers import find_server
-from p2pnode.cli.options import Diagnostics, ServerChoice, diagnostic_options, server_options
+from p2pnode.cli.options import (
+    Diagnostics,
+    ServerChoice,
+    diagnostic_options,
+    server_options,
+    service_state_dir,
+)
 from p2pnode.cli.progress import open_reporter
-from p2pnode.cli.running import open_client, run
+from p2pnode.cli.running import open_node, reference_of, run
 from p2pnode.cli.verb import Verb
+from p2pnode.node.node import Node
 
 
 @click.command(cls=Verb)
@@ -67,8 +74,18 @@ async def _share(
             await trio.to_thread.run_sync(_spool_stdin, shared_path, abandon_on_cancel=True)
         else:
             shared_path = Path(path)
-        reporter = open_reporter(console)
-        async with open_client(choice, diagnostics, reporter, role="peer", port=port) as node:
+        node = Node(
+            role="peer",
+            listen=("::", port),
+            server=reference_of(choice),
+            # A node of its own, so that its user's `get` is another one; what came on stdin comes only once.
+            state_dir=None if path == "-" else service_state_dir("share", shared_path),
+            qlog_dir=diagnostics.qlog_dir,
+            keylog_path=diagnostics.keylog_path,
+        )
+        async with open_node(node, open_reporter(console)):
+            if choice.address is not None:
+                await node.wait_for_server()
             shared = await node.share(shared_path)
             ticket = str(await node.ticket(shared.file_id))
             if console.json:
