@@ -29,6 +29,7 @@ async def transfer(profile: LinkProfile, size: int, seed: int = 1) -> Network:
             ours = await dialled.open_stream()
             nursery.start_soon(send_and_finish, ours, upwards)
             assert await receive_all(ours) == downwards
+        assert (dialled.statistics.packets_lost > 0) or not profile.loss or size < 10_000
         return network
 
 
