@@ -107,7 +107,7 @@ class Downloader:
                 case CancelRequest():
                     self._requests[command.request].cancel()
                 case DropPeer():
-                    self._lose(command.peer, command.reason.value)
+                    self._lose(command.peer, "it sent bytes that are not what their hash says")
                 case Finish():
                     return True
                 case _:
@@ -129,10 +129,10 @@ class Downloader:
             await trio.sleep(config.SOURCES_REFRESH_S if self._links else config.SOURCES_RETRY_S)
 
     def _give_up_without_sources(self) -> None:
-        if self._links:
+        if not self._machine.is_starved:
             self._patience.renew()
-        elif not self._joining:
-            self._patience.check(f"nobody who has {printable(self._metainfo.name)!r} could be reached")
+        elif self._joining <= self._links.keys():  # nobody is being dialed
+            self._patience.check(f"nobody gives the rest of {printable(self._metainfo.name)!r}")
 
     async def _join(self, source: NodeItem) -> None:
         """Link to a source, tell the machine, and tell it again when the link ends."""

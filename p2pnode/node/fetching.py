@@ -123,9 +123,7 @@ class Fetcher:
             joined.over.set()
         return joined.completed
 
-    async def _fetch_to(
-        self, target: Path, metainfo: Metainfo, wanted: Wanted, wait: bool
-    ) -> FetchCompleted:
+    async def _fetch_to(self, target: Path, metainfo: Metainfo, wanted: Wanted, wait: bool) -> FetchCompleted:
         started = trio.current_time()
         store = await self._run_blocking(FileStore.download, metainfo, target)
         try:

@@ -116,7 +116,11 @@ class Shares:
             if path.parent == self._files_dir and items.get(path) != known:
                 self.withdraw(shared, "it changed" if path in items else "it is gone")
         for path, item in items.items():
-            if path not in self._by_path and self._failed.get(path) != item and item.is_settled(self._wall_clock()):
+            if (
+                path not in self._by_path
+                and self._failed.get(path) != item
+                and item.is_settled(self._wall_clock())
+            ):
                 await self._try_share(item)
 
     async def _try_share(self, item: Item) -> None:

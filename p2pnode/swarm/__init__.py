@@ -4,7 +4,7 @@
 payload byte.
 """
 
-from p2pnode.swarm.commands import CancelRequest, Command, DropPeer, DropReason, Finish, RequestPieces
+from p2pnode.swarm.commands import CancelRequest, Command, DropPeer, Finish, RequestPieces
 from p2pnode.swarm.download import Download, DownloadLimits
 from p2pnode.swarm.events import (
     BlockStored,
@@ -28,7 +28,6 @@ __all__ = [
     "Download",
     "DownloadLimits",
     "DropPeer",
-    "DropReason",
     "Event",
     "Finish",
     "PeerHas",

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from p2pnode.swarm.events import PeerId
 from p2pnode.torrent.bitfield import Ranges
 
-__all__ = ["CancelRequest", "Command", "DropPeer", "DropReason", "Finish", "RequestPieces"]
-
-
-class DropReason(StrEnum):
-    """Why a peer is no longer wanted: a text to show."""
-
-    STALLED = "it sent nothing for too long"
-    CORRUPT = "it sent bytes that are not what their hash says"
+__all__ = ["CancelRequest", "Command", "DropPeer", "Finish", "RequestPieces"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +28,12 @@ class CancelRequest:
 
 @dataclass(frozen=True, slots=True)
 class DropPeer:
-    """Take nothing more from a peer; all its requests are over, without a `CancelRequest` for each.
+    """Take nothing more from a peer, which sent bytes that are not what their hash says.
 
-    A stalled one may join again, a corrupt one is dropped each time it does.
+    All its requests are over, without a `CancelRequest` for each. It is dropped each time it joins again.
     """
 
     peer: PeerId
-    reason: DropReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Each missing piece is asked of one peer at a time, in requests of a few MiB, a few of them in flight with each
 of a few peers. What a peer was asked for and did not give becomes missing again when its request ends, when
-it leaves, or when it is dropped: for storing nothing too long, or for a piece that is not what its hash says.
+it leaves, or when it is dropped for a piece that is not what its hash says. Silence is not judged here: only
+who waits for the peer's bytes knows whether it is the peer that is slow, or our own disk.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from random import Random
 from typing import assert_never
 
 from p2pnode import config
-from p2pnode.swarm.commands import CancelRequest, Command, DropPeer, DropReason, Finish, RequestPieces
+from p2pnode.swarm.commands import CancelRequest, Command, DropPeer, Finish, RequestPieces
 from p2pnode.swarm.events import (
     BlockStored,
     DeadlinePassed,
@@ -38,13 +39,12 @@ __all__ = ["Download", "DownloadLimits"]
 
 @dataclass(frozen=True, slots=True)
 class DownloadLimits:
-    """How much a download asks for at once, and how long it waits."""
+    """How much a download asks for at once, and how long it leaves a busy peer alone."""
 
     peers_at_once: int = config.SOURCES_AT_ONCE
     requests_per_peer: int = config.REQUESTS_PER_SOURCE
     request_bytes: int = config.REQUEST_BYTES
     ranges_per_request: int = config.RANGES_PER_MESSAGE_MAX
-    stall_timeout_s: float = config.STALL_TIMEOUT_S
     retry_after_min_s: float = config.RETRY_AFTER_MIN_S
 
 
@@ -100,7 +100,6 @@ class Download:
         if self.is_finished:
             return
         self._apply(event, now)
-        self._drop_stalled(now)
         self._ask(now)
 
     def commands(self) -> Iterator[Command]:
@@ -112,9 +111,7 @@ class Download:
         """When to send `DeadlinePassed` if nothing happens before; None: never."""
         if self.is_finished:
             return None
-        deadlines = []
-        for peer in self._peers.values():
-            deadlines += [peer.stalls_at(self._limits.stall_timeout_s), peer.asked_again_at]
+        deadlines = (peer.asked_again_at for peer in self._peers.values())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # -- how it stands -------------------------------------------------------------------------------------
@@ -158,19 +155,19 @@ class Download:
     def _apply(self, event: Event, now: float) -> None:
         match event:
             case PeerJoined():
-                self._peer_joined(event, now)
+                self._peer_joined(event)
             case PeerHas():
                 if (peer := self._peers.get(event.peer)) is not None:
                     peer.have |= event.have
             case PeerLeft():
                 self._forget(event.peer)
             case BlockStored():
-                self._block_stored(event, now)
+                self._block_stored(event)
             case PieceVerified():
-                self._piece_verified(event, now)
+                self._piece_verified(event)
             case PieceCorrupt():
                 self._banned.add(event.peer)
-                self._drop(event.peer, DropReason.CORRUPT)
+                self._drop(event.peer)
             case RequestFinished():
                 # Whoever says "that was all" and owes pieces does not have them to give.
                 self._end_request(event.request, refused=True)
@@ -181,37 +178,34 @@ class Download:
             case _:
                 assert_never(event)
 
-    def _peer_joined(self, event: PeerJoined, now: float) -> None:
+    def _peer_joined(self, event: PeerJoined) -> None:
         if event.peer in self._banned:
-            self._commands.append(DropPeer(event.peer, DropReason.CORRUPT))
+            self._commands.append(DropPeer(event.peer))
         elif (peer := self._peers.get(event.peer)) is not None:
             peer.have = event.have
         else:
             nothing = Bitfield(event.have.piece_count)
             start = self._rng.randrange(len(self._piece_sizes))
-            self._peers[event.peer] = Peer(event.have, refused=nothing, first_piece=start, progress_at=now)
+            self._peers[event.peer] = Peer(event.have, refused=nothing, first_piece=start)
 
-    def _block_stored(self, event: BlockStored, now: float) -> None:
+    def _block_stored(self, event: BlockStored) -> None:
         draw = self._draws.get(event.piece)
         if draw is None or draw.peer != event.peer:
             return
         peer = self._peers[draw.peer]
-        peer.progress_at = now
         draw.bytes_stored += event.length
         if draw.bytes_stored >= self._piece_sizes[event.piece] and event.piece in peer.in_flight:
             self._pieces.move(event.piece, PieceState.VERIFYING)
             peer.in_flight.remove(event.piece)
             peer.verifying.add(event.piece)
 
-    def _piece_verified(self, event: PieceVerified, now: float) -> None:
+    def _piece_verified(self, event: PieceVerified) -> None:
         if self._pieces.state(event.piece) is PieceState.HAVE:
             return
         draw = self._undraw(event.piece)
         self._pieces.move(event.piece, PieceState.HAVE)
         self._remaining_bytes -= self._piece_sizes[event.piece]
-        if draw is not None and draw.peer == event.peer:
-            self._peers[draw.peer].progress_at = now
-        elif draw is not None:
+        if draw is not None and draw.peer != event.peer:
             self._cancel_if_needless(draw)
         self._finish_when_complete()
 
@@ -249,16 +243,10 @@ class Download:
             piece for piece in request.pieces & self._draws.keys() if self._draws[piece].request == request_id
         )
 
-    def _drop_stalled(self, now: float) -> None:
-        for peer_id, peer in list(self._peers.items()):
-            stalls_at = peer.stalls_at(self._limits.stall_timeout_s)
-            if stalls_at is not None and stalls_at <= now:
-                self._drop(peer_id, DropReason.STALLED)
-
-    def _drop(self, peer: PeerId, reason: DropReason) -> None:
+    def _drop(self, peer: PeerId) -> None:
         if peer in self._peers:
             self._forget(peer)
-            self._commands.append(DropPeer(peer, reason))
+            self._commands.append(DropPeer(peer))
 
     def _forget(self, peer_id: PeerId) -> None:
         peer = self._peers.get(peer_id)
@@ -296,19 +284,17 @@ class Download:
         idle = [peer_id for peer_id, peer in self._peers.items() if not peer.requests]
         self._rng.shuffle(idle)
         for peer_id in giving:
-            self._ask_peer(peer_id, now)
+            self._ask_peer(peer_id)
         room = self._limits.peers_at_once - len(giving)
         for peer_id in idle:
             if room <= 0:
                 break
-            self._ask_peer(peer_id, now)
+            self._ask_peer(peer_id)
             room -= bool(self._peers[peer_id].requests)
 
-    def _ask_peer(self, peer_id: PeerId, now: float) -> None:
+    def _ask_peer(self, peer_id: PeerId) -> None:
         """Fill up the requests of one peer, unless it asked us to wait."""
         peer = self._peers[peer_id]
-        if not peer.requests:
-            peer.progress_at = now
         while peer.asked_again_at is None and len(peer.requests) < self._limits.requests_per_peer:
             ranges = pick(
                 self._pieces.missing & peer.offered,

@@ -11,12 +11,11 @@ __all__ = ["Peer"]
 
 @dataclass(slots=True)
 class Peer:
-    """A source: what it has, what it was asked for, and since when it owes us something."""
+    """A source: what it has, and what it was asked for."""
 
     have: Bitfield
     refused: Bitfield  # what it has but will not give
     first_piece: int  # what it is asked for comes from here on, then from the beginning
-    progress_at: float  # when its last block was stored, or since when it could have sent one
     requests: set[int] = field(default_factory=set)
     in_flight: set[int] = field(default_factory=set)  # pieces asked for and not complete
     verifying: set[int] = field(default_factory=set)  # pieces complete, about which we have not decided
@@ -26,9 +25,3 @@ class Peer:
     def offered(self) -> Bitfield:
         """The pieces that it may be asked for."""
         return self.have - self.refused
-
-    def stalls_at(self, timeout_s: float) -> float | None:
-        """When it counts as stalled; None while nothing is owed, or while it is us who are at work."""
-        if not self.requests or self.verifying:
-            return None
-        return self.progress_at + timeout_s

@@ -13,7 +13,6 @@ from p2pnode.swarm import (
     Download,
     DownloadLimits,
     DropPeer,
-    DropReason,
     Event,
     Finish,
     PeerHas,
@@ -38,7 +37,6 @@ LIMITS = DownloadLimits(
     requests_per_peer=2,
     request_bytes=2 * SIZE,
     ranges_per_request=3,
-    stall_timeout_s=10.0,
     retry_after_min_s=1.0,
 )
 
@@ -244,85 +242,16 @@ def test_it_is_starved_while_nobody_gives_or_will_give() -> None:
     assert not book.download.is_starved
 
 
-# -- stalls ------------------------------------------------------------------------------------------------
-
-
-def test_q11_a_peer_that_stores_nothing_for_too_long_is_dropped() -> None:
-    book = Playbook()
-    book.tell(PeerJoined(A, only(0)))
-    assert book.download.next_deadline() == book.now + LIMITS.stall_timeout_s
-    assert book.wait_for_deadline() == [DropPeer(A, DropReason.STALLED)]
-    assert book.download.state(0) is PieceState.MISSING
-    assert book.download.peers == frozenset()
-    assert book.download.banned == frozenset()
-    assert book.download.next_deadline() is None
-
-
-def test_pieces_of_a_stalled_peer_go_to_another_at_once() -> None:
-    book = Playbook()
-    book.tell(PeerJoined(A, only(0, 1)), PeerJoined(B, only(0, 1)))
-    [giving] = [peer for peer in (A, B) if book.download.drawn_from(peer)]
-    [drop, request] = book.wait_for_deadline()
-    assert drop == DropPeer(giving, DropReason.STALLED)
-    assert isinstance(request, RequestPieces)
-    assert request.peer != giving
-    assert pieces_of(request) == [0, 1]
-
-
-def test_every_stored_block_puts_the_stall_off() -> None:
-    book = Playbook()
-    book.tell(PeerJoined(A, only(0)))
-    for _ in range(SIZE - 1):
-        book.now += LIMITS.stall_timeout_s - 0.1
-        assert book.tell(BlockStored(A, 0, 1), DeadlinePassed()) == []
-    assert book.wait_for_deadline() == [DropPeer(A, DropReason.STALLED)]
-
-
-def test_blocks_that_nobody_asked_for_do_not_put_the_stall_off() -> None:
-    book = Playbook()
-    book.tell(PeerJoined(A, only(0)))
-    book.now += LIMITS.stall_timeout_s
-    assert book.tell(BlockStored(A, 5, SIZE)) == [DropPeer(A, DropReason.STALLED)]
-
-
-def test_q2_our_own_slow_hashing_is_no_stall() -> None:
-    book = Playbook()
-    [request] = book.requests(PeerJoined(A, only(0)))
-    book.tell(BlockStored(A, 0, SIZE))
-    assert book.download.next_deadline() is None
-    book.now += 60
-    assert book.tell(DeadlinePassed()) == []
-    book.tell(PieceVerified(A, 0))
-    assert book.download.next_deadline() == book.now + LIMITS.stall_timeout_s  # for the request's end
-    book.tell(RequestFinished(request.request))
-    assert book.download.next_deadline() is None
-
-
-def test_a_peer_that_idled_long_has_the_full_time_when_it_is_asked() -> None:
-    book = Playbook()
-    book.tell(PeerJoined(A, NONE))
-    book.now += 1000
-    assert len(book.tell(PeerHas(A, only(1)))) == 1
-    assert book.download.next_deadline() == book.now + LIMITS.stall_timeout_s
-
-
-def test_a_stalled_peer_may_join_again() -> None:
-    book = Playbook()
-    book.tell(PeerJoined(A, only(0)))
-    book.wait_for_deadline()
-    assert len(book.requests(PeerJoined(A, only(0)))) == 1
-
-
 # -- failures ----------------------------------------------------------------------------------------------
 
 
 def test_s7_a_corrupt_piece_bans_its_peer_and_is_asked_of_another() -> None:
     book = Playbook()
     book.tell(PeerJoined(A, only(0)), BlockStored(A, 0, SIZE))
-    assert book.tell(PieceCorrupt(A, 0)) == [DropPeer(A, DropReason.CORRUPT)]
+    assert book.tell(PieceCorrupt(A, 0)) == [DropPeer(A)]
     assert book.download.banned == {A}
     assert book.download.state(0) is PieceState.MISSING
-    assert book.tell(PeerJoined(A, ALL)) == [DropPeer(A, DropReason.CORRUPT)]
+    assert book.tell(PeerJoined(A, ALL)) == [DropPeer(A)]
     [request] = book.requests(PeerJoined(B, only(0)))
     assert pieces_of(request) == [0]
 
@@ -330,7 +259,7 @@ def test_s7_a_corrupt_piece_bans_its_peer_and_is_asked_of_another() -> None:
 def test_s7_only_the_peer_that_sent_it_is_charged() -> None:
     book = Playbook()
     book.tell(PeerJoined(A, only(0)), PeerJoined(B, only(1)))
-    assert book.tell(PieceCorrupt(A, 0)) == [DropPeer(A, DropReason.CORRUPT)]
+    assert book.tell(PieceCorrupt(A, 0)) == [DropPeer(A)]
     assert book.download.peers == {B}
     assert book.download.drawn_from(B) == {1}
 
@@ -351,7 +280,7 @@ def test_a_busy_peer_is_asked_again_after_the_time_it_names() -> None:
     [again] = book.wait_for_deadline()
     assert isinstance(again, RequestPieces)
     assert again.request != request.request
-    assert book.download.next_deadline() == book.now + LIMITS.stall_timeout_s
+    assert book.download.next_deadline() is None
 
 
 def test_a_busy_peer_that_names_no_time_is_not_asked_in_a_loop() -> None:
@@ -410,7 +339,7 @@ def test_a_request_may_end_before_its_last_piece_is_hashed(verified: bool) -> No
         book.tell(PieceVerified(A, 0))
         assert book.download.state(0) is PieceState.HAVE
     else:
-        assert book.tell(PieceCorrupt(A, 0)) == [DropPeer(A, DropReason.CORRUPT)]
+        assert book.tell(PieceCorrupt(A, 0)) == [DropPeer(A)]
         assert book.download.state(0) is PieceState.MISSING
 
 
