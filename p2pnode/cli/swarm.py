@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -23,6 +24,7 @@ from p2pnode.cli.swarm_result import Digests, Transfers, digests, item_names, pr
 from p2pnode.cli.units import duration_text, rate_text, size_text
 from p2pnode.cli.verb import Verb
 from p2pnode.config import KIB, MIB
+from p2pnode.torrent import printable
 
 DEADLINE_S: Final = 300.0  # for the whole run: whoever watches must not wait for ever
 NEWS_INTERVAL_S: Final = 10.0  # between two lines about what is still missing
@@ -228,15 +230,31 @@ async def _place(plan: Plan, server: SwarmNode) -> str:
 async def _push(console: Console, server: SwarmNode) -> None:
     """Let the server's operator push it to all, and show what became of it."""
     console.say(f"$ p2pnode push {_PUSHED} --to all")
-    flags = ["--json"] if console.json else []
     pushed = await trio.run_process(
-        program("push", _PUSHED, "--to", "all", "--state-dir", str(server.state_dir), *flags),
+        program("push", _PUSHED, "--to", "all", "--state-dir", str(server.state_dir), "--json"),
         env=environment(),
         capture_stdout=True,
         check=False,
     )
-    for line in pushed.stdout.decode().splitlines():
-        console.data(line)
+    reports = [
+        event for event in map(json.loads, pushed.stdout.splitlines()) if event["event"] == "push_report"
+    ]
+    if console.json:
+        for report in reports:
+            console.event(report)
+    else:
+        last = {report["node_id"]: report for report in reports}
+        rows = [
+            (
+                report["name"],
+                report["state"],
+                size_text(report["bytes_done"]),
+                duration_text(report["seconds"]),
+                printable(report["text"]),
+            )
+            for report in last.values()
+        ]
+        _show_table(console, f"push of {_PUSHED}", ("peer", "state", "bytes", "time", ""), rows)
     if pushed.returncode != 0:
         raise SwarmFailed(f"the push ended with {pushed.returncode}")
 
@@ -246,15 +264,21 @@ def _show_transfers(console: Console, gifts: Sequence[Transfers]) -> None:
         for gift in gifts:
             console.event({"event": "swarm_transfers", **asdict(gift), "bytes_per_s": gift.bytes_per_s})
         return
-    from rich.console import Console as RichConsole  # slow to import, and only this table needs it
+    rows = [
+        (gift.receiver, gift.giver, str(gift.files), size_text(gift.size), rate_text(gift.bytes_per_s))
+        for gift in gifts
+    ]
+    _show_table(console, "who gave whom how much", ("receiver", "giver", "files", "bytes", "rate"), rows)
+
+
+def _show_table(console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console as RichConsole  # slow to import, and only these tables need it
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("receiver", "giver", title="who gave whom how much")
-    for heading in ("files", "bytes", "rate"):
-        table.add_column(heading, justify="right")
-    for gift in gifts:
-        figures = (str(gift.files), size_text(gift.size), rate_text(gift.bytes_per_s))
-        table.add_row(gift.receiver, gift.giver, *figures)
+    table = Table(*header, title=title)
+    for row in rows:
+        table.add_row(*map(escape, row))
     RichConsole(no_color=console.color is False, highlight=False).print(table)
 
 
@@ -268,5 +292,5 @@ def _conclude(console: Console, failures: Sequence[str], success: str, seconds: 
     for failure in failures:
         console.say(failure)
     if failures:
-        raise SwarmFailed(f"the swarm did not come out right: {len(failures)} problems")
+        raise SwarmFailed(f"the swarm did not come out right; problems: {len(failures)}")
     console.say(f"{success}, each verified by SHA-256, in {duration_text(seconds)}")

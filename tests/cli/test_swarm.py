@@ -69,7 +69,7 @@ def test_a_random_file_has_the_size_it_was_given(tmp_path: Path, size: int) -> N
 
 
 def test_anything_missing_ends_it_with_1(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SwarmFailed, match="1 problems") as raised:
+    with pytest.raises(SwarmFailed, match="problems: 1") as raised:
         _conclude(Console(), ["peer-1: a is missing"], "all is well", 1.0)
     assert raised.value.exit_code == 1
     assert capsys.readouterr().err == "peer-1: a is missing\n"
