@@ -40,7 +40,6 @@ class FileIndex:
         self._files: dict[bytes, IndexedFile] = {}
         self._ids_by_root: dict[bytes, set[bytes]] = {}
         self._ids_by_node: dict[bytes, set[bytes]] = {}
-        self._ids_by_key: dict[bytes, bytes] = {}
         self._keys: list[bytes] = []  # sorted
         self._offer_count = 0
         self._range_count = 0
@@ -111,7 +110,8 @@ class FileIndex:
         return tuple(self._row(key) for key in keys), keys[-1] if more else b""
 
     def _row(self, key: bytes) -> FileItem:
-        file = self._files[self._ids_by_key[key]]
+        _, _, file_id = key.partition(b"\0")
+        file = self._files[file_id]
         facts = file.facts
         return FileItem(
             facts.file_id, facts.name, facts.size, sources=len(file.holders), is_directory=facts.is_directory
@@ -137,7 +137,6 @@ class FileIndex:
     def _add(self, announce: FileAnnounce) -> IndexedFile:
         file = self._files[announce.file_id] = IndexedFile(_facts(announce))
         insort(self._keys, file.key)
-        self._ids_by_key[file.key] = announce.file_id
         if announce.pieces_root is not None:
             self._ids_by_root.setdefault(announce.pieces_root, set()).add(announce.file_id)
         return file
@@ -146,7 +145,6 @@ class FileIndex:
         facts = file.facts
         del self._files[facts.file_id]
         del self._keys[bisect_left(self._keys, file.key)]
-        del self._ids_by_key[file.key]
         if facts.pieces_root is not None:
             same_bytes = self._ids_by_root[facts.pieces_root]
             same_bytes.remove(facts.file_id)

@@ -34,6 +34,4 @@ def merged(ranges: Iterable[tuple[int, int]]) -> PieceRanges:
 
 def largest(ranges: PieceRanges, count_max: int) -> PieceRanges:
     """The `count_max` longest runs, ascending: saying less than a node has is safe, saying more is not."""
-    if len(ranges) <= count_max:
-        return ranges
     return tuple(sorted(sorted(ranges, key=lambda run: (-run[1], run[0]))[:count_max]))

@@ -226,9 +226,9 @@ def test_t6_an_offer_in_crumbs_is_kept_in_part() -> None:
     files.offer(ALICE, announce(have=crumbs))
     assert len(holders(files)[ALICE]) == config.OFFER_RANGES_MAX
     assert (10_000, 50) in holders(files)[ALICE]
-    files.extend(ALICE, announce().file_id, ((1, 1), (20_000, 60)))
+    files.extend(ALICE, announce().file_id, ((1, 1), (20_000, 60), (30_000, 70)))
     assert len(holders(files)[ALICE]) == config.OFFER_RANGES_MAX
-    assert (20_000, 60) in holders(files)[ALICE]
+    assert holders(files)[ALICE][-3:] == ((10_000, 50), (20_000, 60), (30_000, 70))
     assert (0, 3) in holders(files)[ALICE]
 
 
