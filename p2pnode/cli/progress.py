@@ -89,8 +89,7 @@ def event_line(event: NodeEvent) -> str | None:
         case ServerConnected():
             return f"connected to server {_short(event.node_id)} at {address_text(event.address)}"
         case ServerLost():
-            where = address_text(event.address)
-            return f"no server at {where}: {printable(event.reason)}; again in {duration_text(event.retry_s)}"
+            return f"no server: {printable(event.reason)}; again in {duration_text(event.retry_s)}"
         case PeerConnected(dialed=False):
             return f"{printable(event.name) or 'a peer'} ({_short(event.node_id)}) joined"
         case FileShared():

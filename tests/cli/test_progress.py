@@ -87,7 +87,7 @@ class Terminal(io.StringIO):
         (CONNECTED, "connected to server cdcdcdcdcdcd at 10.0.0.1:8080"),
         (
             ServerLost(address=ADDRESS, reason="nobody listens", retry_s=2.0),
-            "no server at 10.0.0.1:8080: nobody listens; again in 2.0s",
+            "no server: nobody listens; again in 2.0s",
         ),
         (
             PeerConnected(node_id=NODE_ID, name="gpu-7", role="peer", address=ADDRESS, dialed=False),
