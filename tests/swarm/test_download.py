@@ -227,19 +227,21 @@ def test_blocks_move_a_piece_to_verifying_and_its_hash_to_have() -> None:
 
 def test_it_is_starved_while_nobody_gives_or_will_give() -> None:
     book = Playbook(have=~only(0))
-    assert book.download.is_starved
+    starved = [book.download.is_starved]
     [request] = book.requests(PeerJoined(A, ALL))
-    assert not book.download.is_starved
+    starved.append(book.download.is_starved)
     book.tell(RequestFailed(request.request, retryable=True))
-    assert not book.download.is_starved
-    [request] = [command for command in book.wait_for_deadline() if isinstance(command, RequestPieces)]
-    book.tell(RequestFailed(request.request, retryable=False))
-    assert book.download.is_starved
-    [request] = book.requests(PeerJoined(B, ALL))
-    book.tell(BlockStored(B, 0, SIZE), RequestFinished(request.request))
-    assert not book.download.is_starved
+    starved.append(book.download.is_starved)
+    [again] = book.wait_for_deadline()
+    assert isinstance(again, RequestPieces)
+    book.tell(RequestFailed(again.request, retryable=False))
+    starved.append(book.download.is_starved)
+    [elsewhere] = book.requests(PeerJoined(B, ALL))
+    book.tell(BlockStored(B, 0, SIZE), RequestFinished(elsewhere.request))
+    starved.append(book.download.is_starved)
     book.tell(PieceVerified(B, 0))
-    assert not book.download.is_starved
+    starved.append(book.download.is_starved)
+    assert starved == [True, False, False, True, False, False]
 
 
 # -- failures ----------------------------------------------------------------------------------------------
