@@ -30,8 +30,7 @@ from typing import Final, NamedTuple, Self
 import trio
 
 from p2pnode.errors import AddressInUse
-
-Address = tuple[str, int]
+from p2pnode.quic import Address
 
 DATAGRAM_SIZE_MAX: Final = 65_507  # what fits into one UDP datagram over IPv4
 BATCH_MAX: Final = 256  # datagrams one receive_batch() gives, so that a receiver lives under a flood

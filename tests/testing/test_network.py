@@ -5,6 +5,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from p2pnode.errors import AddressInUse
+from p2pnode.quic import DatagramSocket
 from p2pnode.testing.network import (
     BATCH_MAX,
     EPHEMERAL_PORT_FIRST,
@@ -48,6 +49,14 @@ async def test_a_datagram_arrives_with_its_source_after_the_delay(autojump_clock
         await alice.send_batch([(b"hello", BOB)])
         assert await bob.receive_batch() == [(b"hello", ALICE)]
         assert trio.current_time() - started == pytest.approx(1.5)
+
+
+async def test_its_sockets_are_what_quic_takes(autojump_clock: MockClock) -> None:
+    async with Network() as network:
+        socket: DatagramSocket = network.socket(ALICE)
+        await socket.send_batch([(b"to myself", socket.local_address)])
+        assert await socket.receive_batch() == [(b"to myself", ALICE)]
+        socket.close()
 
 
 async def test_an_earlier_arrival_overtakes_one_that_is_waited_for(autojump_clock: MockClock) -> None:
