@@ -7,6 +7,7 @@ import random
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,18 @@ class Served:
     program: Program
     address: str
     certificate: Path
+
+    @classmethod
+    @asynccontextmanager
+    async def start(
+        cls, root: Path, certificate: Path, address: str = "127.0.0.1:0"
+    ) -> AsyncIterator[Served]:
+        """A server with its directories below `root`; at the same address and root it is the same node."""
+        files = ["--files-dir", root / "server_files"]
+        arguments = ["server", "--cert", certificate, "--addr", address, *files]
+        async with program(*arguments, state=root / "server") as running:
+            host, port = (await running.wait_for("listening"))["address"]
+            yield cls(running, f"{host}:{port}", certificate)
 
     @property
     def options(self) -> list[str]:
@@ -54,10 +67,5 @@ def make_file(tmp_path: Path) -> Callable[[str, int], Path]:
 
 @pytest.fixture
 async def server(tmp_path: Path, certificate: Path) -> AsyncIterator[Served]:
-    async with program(
-        "server", "--cert", certificate, "--addr", "127.0.0.1:0", "--files-dir", tmp_path / "server_files",
-        state=tmp_path / "server",
-    ) as running:  # fmt: skip
-        listening = await running.wait_for("listening")
-        host, port = listening["address"]
-        yield Served(running, f"{host}:{port}", certificate)
+    async with Served.start(tmp_path, certificate) as served:
+        yield served
