@@ -35,13 +35,13 @@ class ServerReference:
 
 def split_address(text: str) -> tuple[str, int]:
     """Split `host:port`; the host may be a bracketed IPv6 address, with or without `https://` in front."""
-    parts = urlsplit(text if "://" in text else f"//{text}")
     try:
-        port = parts.port
-    except ValueError:
-        port = None
-    if parts.scheme not in ("", "https") or not parts.hostname or not port or parts.path not in ("", "/"):
-        raise AddressError(
-            f"{text!r} is no server address: write HOST:PORT or [IPV6]:PORT, with a port of 1 to 65535"
-        )
-    return parts.hostname, port
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        host, port = parts.hostname, parts.port
+        if parts.scheme in ("", "https") and host and port and parts.path in ("", "/"):
+            return host, port
+    except ValueError:  # a bracket that is not closed, or a port that is no number
+        pass
+    raise AddressError(
+        f"{text!r} is no server address: write HOST:PORT or [IPV6]:PORT, with a port of 1 to 65535"
+    )
