@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 from click.shell_completion import CompletionItem
 
 import p2pnode
@@ -142,12 +143,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     chosen = Chosen()
     try:
         exit_code = cli.main(args=arguments, prog_name="p2pnode", standalone_mode=False, obj=chosen)
-    except click.ClickException as error:
+    except NoArgsIsHelpError as error:
         error.show()
+        exit_code = error.exit_code
+    except click.ClickException as error:
+        chosen.console().fail(_usage_text(error), error.exit_code)
         exit_code = error.exit_code
     except (P2PNodeError, BaseExceptionGroup, BrokenPipeError, click.Abort) as error:
         exit_code = _explain(error, chosen.console())
     sys.exit(exit_code or 0)
+
+
+def _usage_text(error: click.ClickException) -> str:
+    """What click says, in one line, and where to read what would be right."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{text}; see {error.ctx.command_path} --help"
+    return text
 
 
 def _explain(error: BaseException, console: Console) -> int:

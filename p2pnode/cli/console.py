@@ -52,11 +52,16 @@ class Console:
         click.echo(f"{label} {text}", err=True, color=self.color)
 
     def fail(self, text: str, exit_code: int) -> None:
-        """Why the program ends; with `--json` also as its last event."""
+        """Why the program ends, in one line; with `--json` also as its last event.
+
+        A part of it may be the words of another node, so a terminal is shown it escaped.
+        """
+        from p2pnode.torrent import printable  # slow to import, and `--help` has no use for it
+
         if self.json:
             self.event({"event": "error", "text": text, "exit_code": exit_code})
         label = click.style("p2pnode:", fg="red", bold=True)
-        click.echo(f"{label} {text}", err=True, color=self.color)
+        click.echo(f"{label} {printable(text)}", err=True, color=self.color)
 
 
 def color_wanted(no_color: bool) -> bool | None:
