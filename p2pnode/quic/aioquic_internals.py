@@ -263,6 +263,13 @@ class HardenedConnection(QuicConnection):
         self._raise_connection_limit()
         receiver._buffer = bytearray()
 
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        """Stock keeps any number of gaps, and goes through all of them for each frame."""
+        stream = super()._get_or_create_stream(frame_type, stream_id)
+        if len(stream.receiver._ranges) > config.STREAM_GAPS_MAX:
+            raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, frame_type, "too many gaps in a stream")
+        return stream
+
     # -- sending: how much is held -------------------------------------------------------------------------
 
     def send_buffered(self, stream_id: int) -> int:
@@ -361,7 +368,8 @@ class HardenedConnection(QuicConnection):
         end = buf.pull_uint_var() + buf.pull_uint_var()
         buf.seek(position)
         receiver = self._crypto_streams[context.epoch].receiver
-        if end - receiver.starting_offset() <= config.TLS_MESSAGE_SIZE_MAX:
+        too_far = end - receiver.starting_offset() > config.TLS_MESSAGE_SIZE_MAX
+        if not too_far and len(receiver._ranges) <= config.CRYPTO_GAPS_MAX:
             try:
                 super()._handle_crypto_frame(context, frame_type, buf)
             except (x509.InvalidVersion, UnsupportedAlgorithm) as error:

@@ -267,12 +267,9 @@ class Connection:
     def _step(self, now: float) -> list[Datagram]:
         """Feed what came, do what is due, tell the streams; what is to be sent comes back."""
         self._stepped_at = now
-        inbox, self._inbox = self._inbox, []
-        self._inbox_size = 0
         try:
-            if inbox:
-                self._count_received(inbox)
-                guard(self._engine.receive_batch, inbox, now)
+            if self._inbox:
+                guard(self._engine.receive_batch, self._take_inbox(), now)
             self._timer = guard(self._engine.get_timer)
             if self._timer is not None and self._timer <= now:
                 guard(self._engine.handle_timer, now)
@@ -322,9 +319,15 @@ class Connection:
         elif self.role is Role.ACCEPTED and not self._engine.is_begun:
             self._end(ConnectionClosed("the first datagram was not valid"), Phase.CLOSED)
 
-    def _count_received(self, inbox: list[Datagram]) -> None:
+    def _take_inbox(self) -> list[Datagram]:
+        inbox, self._inbox = self._inbox[: config.TAKE_IN_MAX], self._inbox[config.TAKE_IN_MAX :]
+        size = sum(len(data) for data, _ in inbox)
+        self._inbox_size -= size + INBOX_OVERHEAD * len(inbox)
         self._statistics.datagrams_received += len(inbox)
-        self._statistics.bytes_received += sum(len(data) for data, _ in inbox)
+        self._statistics.bytes_received += size
+        if self._inbox:
+            self._work.set()  # the rest, after the others had their turn
+        return inbox
 
     async def _send(self, datagrams: list[Datagram]) -> None:
         if datagrams:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from p2pnode.quic.connection import Connection
 
 RECEIVE_SIZE_MAX: Final = 256 * config.KIB  # what one receive_some gives when it is not told
+CHUNK_SIZE_MIN: Final = 512  # received bytes that are kept as an object of their own
 SEND_STEP: Final = 64 * config.KIB  # a sender that waits is not woken for less room than this
 
 
@@ -48,7 +49,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._sending = _Side.OPEN
         self._receiving = _Side.OPEN
         self._refusal_code = 0
-        self._chunks: deque[bytes] = deque()
+        self._chunks: deque[bytes | bytearray | memoryview] = deque()
         self._unread = 0
         self._read_offset = 0
         self._send_wanted = 0  # bytes of room that the waiting sender needs
@@ -139,16 +140,17 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def _take(self, size_max: int) -> bytes:
         if self._unread <= size_max:
-            data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            data = b"".join(self._chunks)
             self._chunks.clear()
         else:
-            parts: list[bytes] = []
+            parts: list[bytes | bytearray | memoryview] = []
             missing = size_max
             while missing:
                 chunk = self._chunks.popleft()
                 if len(chunk) > missing:
-                    self._chunks.appendleft(chunk[missing:])
-                    chunk = chunk[:missing]
+                    view = memoryview(chunk)
+                    self._chunks.appendleft(view[missing:])
+                    chunk = view[:missing]
                 parts.append(chunk)
                 missing -= len(chunk)
             data = b"".join(parts)
@@ -216,12 +218,23 @@ class Stream(trio.abc.HalfCloseableStream):
             self._return_credit(len(data))
             return
         if data:
-            self._chunks.append(data)
-            self._unread += len(data)
+            self._hold(data)
         if end:
             self._receiving = _Side.FINISHED
         if self._readable:
             self._readable.unpark_all()
+
+    def _hold(self, data: bytes) -> None:
+        """Keep bytes until they are asked for: small ones joined, or objects would outweigh them by far."""
+        self._unread += len(data)
+        if len(data) >= CHUNK_SIZE_MIN:
+            self._chunks.append(data)
+            return
+        last = self._chunks[-1] if self._chunks else None
+        if isinstance(last, bytearray) and len(last) < RECEIVE_SIZE_MAX:
+            last += data
+        else:
+            self._chunks.append(bytearray(data))
 
     def on_reset(self, code: int) -> bool:
         """The remote gave up sending: what is unread is worth nothing. False when we had asked for it."""

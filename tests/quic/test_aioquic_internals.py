@@ -45,6 +45,7 @@ PRIVATE_NAMES = {
         "_consume_peer_cid",
         "_crypto_streams",
         "_events",
+        "_get_or_create_stream",
         "_handle_ack_frame",
         "_handle_crypto_frame",
         "_handle_reset_stream_frame",
@@ -74,7 +75,7 @@ PRIVATE_NAMES = {
     "loss": {"_cc", "_pacer", "_rtt_initialized", "_rtt_smoothed"},
     "tls": {"_peer_certificate", "_peer_certificate_chain", "_receive_buffer"},
     "sender": {"_buffer", "_reset_error_code"},
-    "receiver": {"_buffer", "_buffer_start", "_final_size", "_stop_error_code"},
+    "receiver": {"_buffer", "_buffer_start", "_final_size", "_ranges", "_stop_error_code"},
 }
 
 
@@ -216,6 +217,24 @@ def test_a_reset_with_a_final_size_beyond_the_window_closes_the_connection() -> 
     pair.inject(varints(0x04, STREAM, 7, WINDOW + 1))
     assert pair.closed is not None
     assert pair.closed.error_code == QuicErrorCode.FLOW_CONTROL_ERROR
+
+
+def test_a_stream_of_nothing_but_gaps_ends_the_connection() -> None:
+    pair = connected()
+    offset = 1
+    while pair.closed is None:
+        pair.inject(b"".join(stream_frame(STREAM, offset + 2 * n, b"x") for n in range(100)))
+        offset += 200
+    assert pair.closed.error_code == QuicErrorCode.INTERNAL_ERROR
+    assert len(pair.victim._streams[STREAM].receiver._ranges) == config.STREAM_GAPS_MAX + 1
+
+
+def test_a_handshake_of_nothing_but_gaps_ends_the_connection() -> None:
+    pair = connected()
+    pair.inject(b"".join(varints(0x06, 1 + 2 * n, 1) + b"x" for n in range(100)))
+    assert pair.closed is not None
+    assert pair.closed.error_code == QuicErrorCode.CRYPTO_BUFFER_EXCEEDED
+    assert len(pair.victim._crypto_streams[tls.Epoch.ONE_RTT].receiver._ranges) == config.CRYPTO_GAPS_MAX + 1
 
 
 def test_unidirectional_streams_of_the_remote_are_refused() -> None:

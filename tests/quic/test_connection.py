@@ -383,6 +383,21 @@ async def test_what_waits_to_be_taken_in_is_bounded(autojump_clock: Clock) -> No
         assert connection.statistics.datagrams_dropped == 1000 - len(connection._inbox)
 
 
+async def test_what_waits_is_taken_in_bit_by_bit(autojump_clock: Clock) -> None:
+    async with Network() as network:
+        connection = _bare_connection(network)
+        connection.dial()
+        for _ in range(2 * config.TAKE_IN_MAX + 1):
+            connection.deliver(b"garbage", LISTENER)
+        left = []
+        for _ in range(3):
+            connection._work = trio.Event()
+            connection._step(trio.current_time())
+            left.append((len(connection._inbox), connection._work.is_set()))
+        assert left == [(config.TAKE_IN_MAX + 1, True), (1, True), (0, False)]
+        assert connection._inbox_size == 0
+
+
 # -- escapes -----------------------------------------------------------------------------------------------
 
 

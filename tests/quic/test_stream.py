@@ -79,6 +79,18 @@ async def test_receive_some_gives_at_most_what_was_asked_for(autojump_clock: Clo
             await theirs.receive_some(0)
 
 
+async def test_tiny_frames_take_little_more_memory_than_their_bytes(autojump_clock: Clock) -> None:
+    async with Network() as network, streams(network) as (_ours, theirs):
+        data = os.urandom(60_000)
+        for at in range(0, len(data), 3):
+            theirs.on_data(data[at : at + 3], end=False)
+        assert len(theirs._chunks) == 1
+        assert await theirs.receive_some(7) == data[:7]
+        theirs.on_data(b"abc" * 1000, end=False)
+        theirs.on_data(b"tiny", end=True)
+        assert await receive_all(theirs) == data[7:] + b"abc" * 1000 + b"tiny"
+
+
 async def test_credit_is_returned_for_exactly_what_was_taken(autojump_clock: Clock) -> None:
     async with Network() as network, streams(network) as (ours, theirs):
         consumed_before = theirs._engine._consumed_bytes
@@ -169,6 +181,7 @@ async def test_what_comes_after_we_stopped_reading_returns_its_credit(autojump_c
         ours, theirs = await open_and_accept(dialled, accepted)
         await send_and_finish(ours, b"still here")
         assert await receive_all(theirs) == b"still here"
+        assert accepted._engine._consumed_bytes == accepted._engine._local_max_data.used > 0
 
 
 async def test_aclose_finishes_what_was_handed_over_and_stops_the_rest(autojump_clock: Clock) -> None:
