@@ -20,7 +20,7 @@ from p2pnode.cli.options import (
     made_directory,
     server_options,
 )
-from p2pnode.cli.progress import address_text, open_reporter
+from p2pnode.cli.progress import address_text
 from p2pnode.cli.running import open_client, run
 from p2pnode.cli.torrent_file import read_torrent_file
 from p2pnode.cli.verb import Verb
@@ -76,8 +76,8 @@ async def _get(
     console: Console, text: str, output: str, wait: bool, choice: ServerChoice, diagnostics: Diagnostics
 ) -> None:
     reference, choice, has_sources = await _resolved(text, choice)
-    reporter = open_reporter(console, failure_is_raised=True)
-    async with open_client(choice, diagnostics, reporter, server_needed=not (wait or has_sources)) as node:
+    server_needed = not (wait or has_sources)
+    async with open_client(console, choice, diagnostics, server_needed=server_needed) as node:
         if output == "-":
             with tempfile.TemporaryDirectory(prefix="p2pnode-") as directory:
                 completed = await node.fetch(reference, to=Path(directory), wait=wait)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from p2pnode.cli.options import (
     union,
 )
 from p2pnode.cli.progress import open_reporter
-from p2pnode.cli.running import open_node, reference_of, run
+from p2pnode.cli.running import open_node, reference_of, run, wait_for_server
 from p2pnode.cli.verb import Verb
 from p2pnode.errors import ConnectFailed, ConnectionClosed, TimedOut
 from p2pnode.node.node import Node
@@ -111,8 +110,5 @@ def command(
 async def _stay(console: Console, node: Node) -> None:
     """A server that is not up yet is waited for; one that is not who it should be ends the peer."""
     async with open_node(node, open_reporter(console)):
-        with suppress(
-            ConnectFailed, ConnectionClosed, TimedOut
-        ):  # ServerLost says so; the node goes on trying
-            await node.wait_for_server()
+        await wait_for_server(node, console, (ConnectFailed, ConnectionClosed, TimedOut))
         await trio.sleep_forever()

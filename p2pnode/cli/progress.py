@@ -84,6 +84,8 @@ def address_text(address: tuple[str, int]) -> str:
 def event_line(event: NodeEvent) -> str | None:
     """What a person is told of an event, if anything."""
     match event:
+        case Listening(role="client"):
+            return None  # one command long: nobody will dial it
         case Listening():
             return f"{event.role} {_short(event.node_id)} listens on {address_text(event.address)}"
         case ServerConnected():
@@ -191,6 +193,7 @@ class LineReporter:
         self._failure_is_raised = failure_is_raised
         self._clock = clock
         self._next_line_at: dict[str, float] = {}
+        self._server_was_tried = False
 
     def __enter__(self) -> Self:
         return self
@@ -209,10 +212,13 @@ class LineReporter:
                 self._now_and_then(str(event.path), printable(event.path.name), hashing_text(event))
             case FetchFailed() if self._failure_is_raised:
                 pass
+            case ServerLost() if not self._server_was_tried:
+                self._server_was_tried = True  # whoever waits for the server says why it cannot be reached
             case _:
                 self._say(event)
 
     def _say(self, event: NodeEvent) -> None:
+        self._server_was_tried |= isinstance(event, ServerConnected)
         if line := event_line(event):
             self._console.say(line)
         if warning := event_warning(event):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -20,11 +20,12 @@ from p2pnode.cli.console import Console
 from p2pnode.cli.local_servers import find_server
 from p2pnode.cli.options import Diagnostics, ServerChoice, user_state_dir
 from p2pnode.cli.progress import Reporter, open_reporter
-from p2pnode.errors import ConfigError, NetworkError, TimedOut
+from p2pnode.errors import ConfigError, NetworkError, P2PNodeError, TimedOut
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
 from p2pnode.node.operator import Operator, open_operator
 from p2pnode.node.server_reference import ServerReference
+from p2pnode.torrent import printable
 
 _STOPPING: Final = (signal.SIGINT, signal.SIGTERM)
 _INTERRUPTED: Final = 130
@@ -105,16 +106,13 @@ def reference_of(choice: ServerChoice) -> ServerReference | None:
 
 @asynccontextmanager
 async def open_client(
-    choice: ServerChoice,
-    diagnostics: Diagnostics,
-    reporter: Reporter,
-    *,
-    server_needed: bool = True,
+    console: Console, choice: ServerChoice, diagnostics: Diagnostics, *, server_needed: bool = True
 ) -> AsyncIterator[Node]:
     """A node for one short command, with the user's key; registered with its server, if it has one.
 
     With `server_needed`, raises why that cannot be reached; otherwise only when it is not who it should be.
     """
+    tolerated = () if server_needed else (NetworkError, TimedOut)
     node = Node(
         role="client",
         state_dir=user_state_dir(),
@@ -123,11 +121,20 @@ async def open_client(
         qlog_dir=diagnostics.qlog_dir,
         keylog_path=diagnostics.keylog_path,
     )
-    async with open_node(node, reporter):
+    async with open_node(node, open_reporter(console, failure_is_raised=True)):
         if choice.address is not None:
-            with nullcontext() if server_needed else suppress(NetworkError, TimedOut):
-                await node.wait_for_server()
+            await wait_for_server(node, console, tolerated)
         yield node
+
+
+async def wait_for_server(
+    node: Node, console: Console, tolerated: tuple[type[P2PNodeError], ...] = ()
+) -> None:
+    """Wait for the first attempt to reach the server. A failure is raised, or said if it is `tolerated`."""
+    try:
+        await node.wait_for_server()
+    except tolerated as error:
+        console.say(f"{printable(str(error))}; trying again until it answers")
 
 
 @asynccontextmanager
@@ -140,7 +147,7 @@ async def open_commands(
         async with open_operator(local.state_dir) as operator:
             yield operator
     elif choice.address is not None:
-        async with open_client(choice, diagnostics, open_reporter(console)) as node:
+        async with open_client(console, choice, diagnostics) as node:
             yield node
     else:
         raise ConfigError("no server of yours runs on this machine: say which one with --server-addr")

@@ -23,8 +23,9 @@ from p2pnode.cli.options import (
     service_state_dir,
 )
 from p2pnode.cli.progress import open_reporter
-from p2pnode.cli.running import open_node, reference_of, run
+from p2pnode.cli.running import open_node, reference_of, run, wait_for_server
 from p2pnode.cli.verb import Verb
+from p2pnode.errors import NotFound
 from p2pnode.node.node import Node
 
 
@@ -74,6 +75,8 @@ async def _share(
             await trio.to_thread.run_sync(_spool_stdin, shared_path, abandon_on_cancel=True)
         else:
             shared_path = Path(path)
+            if not shared_path.exists():
+                raise NotFound(f"there is no file or directory {path!r}")
         node = Node(
             role="peer",
             listen=("::", port),
@@ -85,7 +88,7 @@ async def _share(
         )
         async with open_node(node, open_reporter(console)):
             if choice.address is not None:
-                await node.wait_for_server()
+                await wait_for_server(node, console)
             shared = await node.share(shared_path)
             ticket = str(await node.ticket(shared.file_id))
             if console.json:
