@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trio
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0  # no step of a test takes nearly so long; a longer one hangs
 
 Event = dict[str, Any]
@@ -76,20 +78,82 @@ class Program:
         self.process.send_signal(number)
 
 
-@asynccontextmanager
-async def program(
-    *arguments: str | Path, state: Path, env: dict[str, str] | None = None
-) -> AsyncIterator[Program]:
-    """Run `p2pnode --json ARGUMENTS` with all XDG directories below `state`; killed at the end of the block."""
-    environment = os.environ | {
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it printed."""
+
+    code: int
+    stdout: bytes
+    said: str
+
+    @property
+    def out(self) -> str:
+        return self.stdout.decode()
+
+    @property
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
+    def events(self) -> list[Event]:
+        return [json.loads(line) for line in self.lines]
+
+    def error(self, code: int) -> str:
+        """The one line that says why it failed: nothing else may stand on stderr, and stdout is empty."""
+        assert self.code == code, (self.code, self.said)
+        assert self.stdout == b""
+        [line] = self.said.splitlines()
+        assert line.startswith("p2pnode: ")
+        return line.removeprefix("p2pnode: ")
+
+
+def _environment(state: Path, more: dict[str, str] | None) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("P2PNODE_")}
+    return inherited | {
         "XDG_STATE_HOME": str(state / "state"),
         "XDG_CONFIG_HOME": str(state / "config"),
+        "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
-        **(env or {}),
+        **(more or {}),
     }
+
+
+async def run(
+    *arguments: str | Path,
+    state: Path,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    stdin: bytes = b"",
+    wrapper: Sequence[str] = (),
+) -> Outcome:
+    """Run `p2pnode ARGUMENTS` to its end, below `wrapper` (as `unshare`) if there is one."""
+    command = [*wrapper, sys.executable, "-m", "p2pnode", *map(str, arguments)]
+    with trio.fail_after(WAIT_S):
+        done = await trio.run_process(
+            command,
+            stdin=stdin,
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            cwd=cwd,
+            env=_environment(state, env),
+        )
+    return Outcome(done.returncode, done.stdout, done.stderr.decode())
+
+
+@asynccontextmanager
+async def program(
+    *arguments: str | Path, state: Path, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> AsyncIterator[Program]:
+    """Run `p2pnode --json ARGUMENTS` with all XDG directories below `state`; killed at the end of the block."""
     command = [sys.executable, "-m", "p2pnode", "--json", *map(str, arguments)]
     process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env=_environment(state, env),
     )
     running = Program(process)
     async with trio.open_nursery() as nursery:
