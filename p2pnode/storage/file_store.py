@@ -242,6 +242,8 @@ class FileStore:
     def _checkpoint(self) -> None:
         with self._lock:
             download = self._working()
+            if not download.unsynced_files:
+                return
             covered, files = download.journal.end, download.unsynced_files
             download.unsynced_files, download.unsynced_bytes, download.unsynced_since = set(), 0, None
         try:

@@ -456,6 +456,20 @@ class TestCheckpoints:
         assert not store.checkpoint_due(1000.0)
         store.close()
 
+    def test_nothing_is_synced_twice(
+        self, tree: Source, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = FileStore.download(tree.metainfo, target)
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_ino))
+        counts = []
+        for pieces in ([0], [1], []):  # pieces of different files; the journal is synced with each
+            tree.give_pieces(store, pieces)
+            store.checkpoint()
+            counts.append(len(synced))
+        assert counts == [2, 4, 4]
+        store.discard()
+
     def test_due_by_size(self, source: Source, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("p2pnode.storage.file_store.CHECKPOINT_BYTES", PIECE)
         store = FileStore.download(source.metainfo, target)
@@ -584,10 +598,12 @@ class TestFaults:
             patch.setattr(os, "open", failing(os.open, errno.EMFILE, at=1))
             with pytest.raises(StorageError, match="too many open files"):
                 store.checkpoint()
-        tree.give_pieces(store)
-        store.publish()
-        store.close()
-        assert tree.is_at(target)
+        synced: list[int] = []
+        monkeypatch.setattr(os, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_ino))
+        store.checkpoint()
+        first = tree.metainfo.files[tree.metainfo.piece(0).file_index]
+        assert target.parent.joinpath(HIDDEN, *first.path).stat().st_ino in synced
+        store.discard()
 
     def test_S4_no_room_is_known_before_the_first_byte(
         self, tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch

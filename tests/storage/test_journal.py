@@ -164,13 +164,14 @@ def test_an_append_that_fails_leaves_the_journal_as_it_was(
     real = os.pwrite
 
     def full(fd: int, data: bytes, offset: int) -> int:
-        real(fd, data[:2], offset)
+        real(fd, data[:-1], offset)
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         with pytest.raises(OSError, match="No space"):
-            journal.append(b"second")
+            journal.append(b"a longer one that is torn")
+    assert (tmp_path / "journal").read_bytes() == HEADER + b"first"
     journal.append(b"third")
     journal.sync()
     assert (tmp_path / "journal").read_bytes() == HEADER + b"firstthird"

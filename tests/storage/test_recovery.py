@@ -17,14 +17,14 @@ from p2pnode.storage.recovery import recover
 from tests.storage.content import PIECE, Source
 
 
-def begun(source: Source, target: Path, *records: bytes) -> Partial:
-    """A partial whose journal has these records, and whose file has the first two blocks of piece 0."""
+def begun(source: Source, target: Path, *records: bytes, blocks: int = 2) -> Partial:
+    """A partial whose journal has these records, and whose file has the first blocks of piece 0."""
     partial = Partial(source.metainfo, target)
     journal = partial.start_journal(BlockMap(source.metainfo))
     for record in records:
         journal.append(record)
     fd = partial.open_part(0)
-    os.pwrite(fd, source.piece(0).data[: 2 * BLOCK_SIZE], 0)
+    os.pwrite(fd, source.piece(0).data[: blocks * BLOCK_SIZE], 0)
     os.close(fd)
     return partial
 
@@ -57,11 +57,13 @@ def test_hashes_that_do_not_fit_the_root_are_not_believed(source: Source, target
     partial.close()
 
 
+@pytest.mark.parametrize("journalled", [True, False])
 def test_what_is_believed_was_synced_first(
-    source: Source, target: Path, monkeypatch: pytest.MonkeyPatch
+    source: Source, target: Path, monkeypatch: pytest.MonkeyPatch, journalled: bool
 ) -> None:
     """A device that fails now must end the start, not be found out about later."""
-    partial = begun(source, target, encode_hashes(0, source.piece(0).block_hashes), encode_run(Run(0, 0, 2)))
+    records = [encode_hashes(0, source.piece(0).block_hashes), encode_run(Run(0, 0, 4))]
+    partial = begun(source, target, *(records if journalled else []), blocks=4)
 
     def fdatasync(fd: int) -> None:
         raise OSError(5, "Input/output error")

@@ -143,6 +143,10 @@ class TestJournalsThatAreNotOurs:
     def test_a_copy_of_a_partial_is_hashed_again(self, source: Source, target: Path) -> None:
         """Restored from a backup, the partial may be older than the journal: only hashes can tell."""
         interrupted(source, target)
+        store = FileStore.download(source.metainfo, target)
+        source.give_block(store, 1, 1)
+        store.checkpoint()
+        store.close()
         partial = target.parent / HIDDEN
         old = partial.read_bytes()[:PIECE] + bytes(2 * PIECE + 40_000)
         partial.rename(target.parent / "kept")
