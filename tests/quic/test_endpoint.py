@@ -12,6 +12,7 @@ from aioquic.quic.connection import QuicConnection
 from p2pnode import config
 from p2pnode.errors import AddressError, ConfigError, ConnectFailed, TrustError
 from p2pnode.quic import Endpoint, NoTrust, PinTrust, open_endpoint, open_udp_socket
+from p2pnode.quic.endpoint import GOODBYE_TIMEOUT_S
 from p2pnode.testing.network import Network
 from tests.quic.endpoints import (
     DIALER,
@@ -253,6 +254,32 @@ async def test_a_cancelled_block_still_says_close(autojump_clock: Clock) -> None
         assert closed.by_remote
 
 
+async def test_leaving_does_not_hang_on_a_socket_that_takes_nothing(autojump_clock: Clock) -> None:
+    async with Network() as network, endpoint_at(network, DIALER) as dialer:
+        socket = _StuckSocket(network, LISTENER)
+        async with open_endpoint(socket, credentials()) as listener:
+            await connect(dialer, listener)
+            socket.is_stuck = True
+            began_at = trio.current_time()
+        assert trio.current_time() - began_at == pytest.approx(GOODBYE_TIMEOUT_S)
+
+
+class _StuckSocket:
+    """A socket whose buffer never drains, once it is stuck."""
+
+    def __init__(self, network: Network, address: tuple[str, int]) -> None:
+        self._socket = network.socket(address)
+        self.is_stuck = False
+        self.local_address = address
+        self.receive_batch = self._socket.receive_batch
+        self.close = self._socket.close
+
+    async def send_batch(self, datagrams: object) -> None:
+        if self.is_stuck:
+            await trio.sleep_forever()
+        await self._socket.send_batch(datagrams)  # type: ignore[arg-type]
+
+
 async def test_the_blocks_own_error_comes_out_bare(autojump_clock: Clock) -> None:
     async with Network() as network:
         socket = network.socket(LISTENER)
@@ -335,6 +362,22 @@ async def test_W5_garbage_for_a_living_connection_does_not_hurt_it(autojump_cloc
         assert accepted.remote_address == DIALER
         assert accepted.statistics.datagrams_received >= 10_000
         assert accepted.statistics.escapes == 0
+
+
+async def test_W4_an_initial_that_is_replayed_brings_no_second_connection(autojump_clock: Clock) -> None:
+    async with Network() as network, endpoint_at(network, LISTENER) as listener:
+        remote = Remote(network)
+        await remote.dial(LISTENER)
+        await remote.receive(0.1)
+        second_initial = remote.engine.datagrams_to_send(trio.current_time())
+        await remote.socket.send_batch(second_initial)
+        await remote.live_for(0.5)
+        (await listener.accept()).close()
+        await trio.sleep(1)
+        await remote.socket.send_batch(second_initial)
+        await trio.sleep(1)
+        assert not listener.connections
+        assert listener.statistics.datagrams_dropped["token used before"] >= 1
 
 
 async def test_Q11_a_handshake_that_is_never_finished_ends_after_10_s(autojump_clock: Clock) -> None:
