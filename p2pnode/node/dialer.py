@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable, Iterator
 import trio
 
 from p2pnode import config
-from p2pnode.errors import ConnectFailed, NetworkError, P2PNodeError, Refused, TrustError
+from p2pnode.errors import ConnectFailed, NetworkError, NotFound, P2PNodeError, Refused, TrustError
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.quic import Address
+from p2pnode.torrent import printable
 
 Establish = Callable[[Address, bytes], Awaitable[PeerLink]]  # (address, expected node id)
 AskToConnect = Callable[[bytes], Awaitable[bool]]  # (node id) → whether anybody could be asked
@@ -54,6 +55,22 @@ class LinkTable:
         links = [link for link in self._links.get(node_id, ()) if link.connection.is_open]
         return min(links, key=self._is_larger_ids_dial) if links else None
 
+    def find_peers(self, target: str) -> list[PeerLink]:
+        """The peers that dialed us and that a person means: all, or by name, or by the start of a node id."""
+        peers = {
+            link.node_id: link
+            for link in self
+            if link.peer.role == "peer" and not link.dialed and link.connection.is_open
+        }
+        if target == "all":
+            found = list(peers.values())
+        else:
+            found = [link for link in peers.values() if _is_meant(link, target)]
+        if not found:
+            whom = "no peer" if target == "all" else f"no peer {printable(target)!r}"
+            raise NotFound(f"{whom} is connected")
+        return found
+
     async def wait_for(self, node_id: bytes) -> PeerLink:
         """Wait until a link to this node stands."""
         while (link := self.best(node_id)) is None:
@@ -69,6 +86,11 @@ class LinkTable:
             if other.dialed != link.dialed and close_in_time and other.connection.is_open:
                 return other
         return None
+
+
+def _is_meant(link: PeerLink, target: str) -> bool:
+    digits = target.lower()
+    return link.peer.name == target or (len(digits) >= 4 and link.node_id.hex().startswith(digits))
 
 
 class Dialer:

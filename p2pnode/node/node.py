@@ -267,16 +267,17 @@ class Node:
         """Whether we share this torrent."""
         return self._shares.by_id(file_id) is not None
 
-    async def list_files(self, prefix: str = "", *, peer: bytes | None = None) -> list[FileItem]:
-        """What the server knows (a server: what it knows itself), or what one connected peer offers."""
-        if peer is not None:
-            link = self._link_service.links.best(peer)
-            if link is None:
-                raise NotFound(f"no link to node id {peer.hex()}")
-            return await ask_files(link.request, prefix)
-        if self._announcer is None:
-            return self._presence.all_files(prefix)
-        return await ask_files(self._server_stream(), prefix)
+    async def list_files(self, prefix: str = "", *, peer: str = "") -> list[FileItem]:
+        """What the server knows; a server: what it knows itself.
+
+        With `peer` (a name, or the start of a node id in hex), what that peer offers: the server asks it, for us
+        if we may command it.
+        """
+        if self._announcer is not None:
+            return await ask_files(self._server_stream(), prefix, peer)
+        if peer:
+            return await ask_files(self._link_service.links.find_peers(peer)[0].request, prefix)
+        return self._presence.all_files(prefix)
 
     async def list_peers(self) -> list[PeerReport]:
         """Whom the server knows; a server is asked as its operator."""

@@ -81,9 +81,9 @@ class Operator:
             raise NotFound(f"no server of yours runs on {self._state_dir}: {error.strerror}") from None
         return MessageStream(trio.SocketStream(connection))
 
-    async def list_files(self, prefix: str = "") -> list[FileItem]:
-        """What the server knows."""
-        return await ask_files(self._open, prefix)
+    async def list_files(self, prefix: str = "", *, peer: str = "") -> list[FileItem]:
+        """What the server knows, or what one of its peers offers."""
+        return await ask_files(self._open, prefix, peer)
 
     async def list_peers(self) -> list[PeerReport]:
         """Whom the server knows."""

@@ -21,9 +21,11 @@ from p2pnode.node.message_stream import text_of
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.peer_link import PeerLink
 from p2pnode.node.presence import Presence
+from p2pnode.node.requests import ask
 from p2pnode.torrent import printable
 from p2pnode.wire.communication import (
     FileItem,
+    FileList,
     FindSources,
     PushOrder,
     PushReport,
@@ -101,7 +103,7 @@ class _Outcome:
 
 
 class Pusher:
-    """The server's side: finds what to push and to whom, and collects what each one did."""
+    """The server's side: finds what to push and to whom, and collects what each one did; asks peers for lists."""
 
     def __init__(
         self,
@@ -143,7 +145,7 @@ class Pusher:
             if order.target == "server":
                 nursery.start_soon(self._fetch_ourselves, item, report)
                 return
-            for link in self._find_peers(order.target):
+            for link in self._links.find_peers(order.target):
                 nursery.start_soon(self._push_to, link, item, report)
 
     def _find_file(self, reference: str) -> FileItem:
@@ -162,21 +164,12 @@ class Pusher:
             )
         return found[0]
 
-    def _find_peers(self, target: str) -> list[PeerLink]:
-        peers = [link for link in self._links if link.peer.role == "peer" and not link.dialed]
-        if target != "all":
-            peers = [
-                link
-                for link in peers
-                if link.peer.name == target
-                or (len(target) >= 4 and link.node_id.hex().startswith(target.lower()))
-            ]
-        if not peers:
-            whom = (
-                "no peer is connected" if target == "all" else f"no peer {printable(target)!r} is connected"
-            )
-            raise NotFound(whom)
-        return peers
+    async def list_peer(self, asked: FileList) -> FileList:
+        """A page of what one peer offers, as the peer itself says."""
+        [link, *others] = self._links.find_peers(asked.peer)
+        if others:
+            raise NotFound(f"several peers are called {printable(asked.peer)!r}: name one by its node id")
+        return await ask(link.request, FileList(asked.prefix, asked.after, asked.limit), FileList)
 
     async def _push_to(
         self, link: PeerLink, item: FileItem, report: Callable[[bytes, str, PushStatus], Awaitable[None]]

@@ -39,12 +39,12 @@ async def ask(open_stream: OpenStream, request: Message, expected: type[Expected
     raise TimedOut(f"no answer within {config.REQUEST_TIMEOUT_S:g} s")
 
 
-async def ask_files(open_stream: OpenStream, prefix: str = "") -> list[FileItem]:
-    """Everything whose name begins with `prefix`, page by page, sorted by name."""
+async def ask_files(open_stream: OpenStream, prefix: str = "", peer: str = "") -> list[FileItem]:
+    """Everything whose name begins with `prefix`, page by page, sorted by name; with `peer`, only what it offers."""
     files: list[FileItem] = []
     after = b""
     while True:
-        page = await ask(open_stream, FileList(prefix=prefix, after=after), FileList)
+        page = await ask(open_stream, FileList(prefix, after, peer=peer), FileList)
         files.extend(page.files)
         if not page.next or not page.files:
             return files

@@ -120,6 +120,9 @@ class Responder:
                 await self._uploader.serve(stream, caller.node_id, request)
             case FileAnnounce():
                 await self._take_announces(stream, caller, request)
+            case FileList() if request.peer:
+                self._demand_operator(caller)
+                await stream.send(await self.pusher.list_peer(request))
             case FileList():
                 await stream.send(self._presence.list_page(request))
             case FindSources():

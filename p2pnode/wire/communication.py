@@ -172,12 +172,14 @@ class FileItem(_Struct, frozen=True):
 class FileList(_Message, frozen=True):
     """Asked: a page of what you offer. Answered: the page, and the `after` of the next one.
 
-    Rows are sorted by name, then file id; `after` is opaque to the asker.
+    Rows are sorted by name, then file id; `after` is opaque to the asker. With `peer` (a name, or the start of a
+    node id in hex) an operator asks a server for what that peer offers, which the server asks it in turn.
     """
 
     prefix: Name = ""
     after: Cursor = b""
     limit: Annotated[int, Meta(ge=0, le=config.LIST_PAGE_MAX)] = config.LIST_PAGE_MAX
+    peer: Name = ""
     files: Annotated[tuple[FileItem, ...], Meta(max_length=config.LIST_PAGE_MAX)] = ()
     next: Cursor = b""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from p2pnode.errors import NoSource
+from p2pnode.errors import NoSource, NotFound, Refused
 from p2pnode.node.events import FetchCompleted, FileShared
 from p2pnode.testing.network import LinkProfile
 from tests.node.conftest import Swarm, eventually, write_random
@@ -118,3 +118,28 @@ async def test_everything_at_once_is_survived_by_reconnecting_and_resuming(
     assert done.target.read_bytes() == data
     fetched = sum(event.bytes_fetched for event in fetching.all(FetchCompleted))
     assert fetched <= len(data)
+
+
+async def test_a_server_lists_what_one_peer_offers(autojump_clock: MockClock, swarm: Swarm) -> None:
+    server = await swarm.start_server()
+    write_random(server.files_dir / "of-server.bin", 10)
+    write_random(swarm.root / "10.0.1.1" / "of-peer.bin", 10)
+    peer = await swarm.start_peer()
+    await listed(swarm, "of-peer.bin")
+    await listed(swarm, "of-server.bin")
+    for reference in (peer.node.node_id.hex()[:12], "10.0.1.1"):
+        assert [item.name for item in await server.node.list_files(peer=reference)] == ["of-peer.bin"]
+    with pytest.raises(NotFound, match="no peer 'nobody'"):
+        await server.node.list_files(peer="nobody")
+
+
+async def test_only_an_operator_lists_a_peer_through_the_server(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    await swarm.start_server()
+    write_random(swarm.root / "10.0.1.1" / "of-peer.bin", 10)
+    await swarm.start_peer()
+    other = await swarm.start_peer()
+    await listed(swarm, "of-peer.bin")
+    with pytest.raises(Refused, match="operator"):
+        await other.node.list_files(peer="10.0.1.1")
