@@ -78,8 +78,11 @@ async def test_an_untrusted_certificate_ends_the_connection_with_an_alert(
 
 
 async def _all_end(endpoint: Endpoint) -> bool:
-    for connection in endpoint.connections:
-        await connection.wait_closed()
+    """Whether all of its connections end by themselves, and soon: long before they would idle out."""
+    with trio.fail_after(1):
+        for connection in endpoint.connections:
+            await connection.wait_closed()
+    await trio.testing.wait_all_tasks_blocked()
     return not endpoint.connections
 
 
