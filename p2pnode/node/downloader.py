@@ -15,7 +15,7 @@ from typing import assert_never
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, Busy, NotFound, Refused, RemoteProtocolError, StreamReset
+from p2pnode.errors import REMOTE_FAULTS, Busy, NotFound, Refused, RemoteProtocolError, StreamReset, TimedOut
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import FetchProgress, FetchSourceLost, NodeEvent
 from p2pnode.node.nurseries import open_flat_nursery
@@ -72,9 +72,12 @@ class Downloader:
         sizes = [self._metainfo.piece(piece).length for piece in range(self._metainfo.piece_count)]
         self._machine = Download(sizes, have=store.have(), rng=rng)
         self._send_event, self._events = trio.open_memory_channel[Event](config.DOWNLOAD_EVENTS_MAX)
-        self._joining: set[bytes] = set()
+        self._seen: set[bytes] = set()  # everybody who was ever said to have it
+        self._joining: set[bytes] = set()  # those who are dialed, or linked
         self._links: dict[bytes, PeerLink] = {}
-        self._requests: dict[int, trio.CancelScope] = {}
+        self._banned: set[bytes] = set()  # whoever lied: is not asked again
+        self._stalled: set[bytes] = set()  # whoever kept us waiting: is asked again only for want of others
+        self._requests: dict[int, tuple[bytes, trio.CancelScope]] = {}
         self.bytes_done = 0
         self.bytes_by_source: Counter[bytes] = Counter()
 
@@ -102,10 +105,10 @@ class Downloader:
         for command in commands:
             match command:
                 case RequestPieces():
-                    self._requests[command.request] = trio.CancelScope()
+                    self._requests[command.request] = (command.peer, trio.CancelScope())
                     self._nursery.start_soon(self._request, command)
                 case CancelRequest():
-                    self._requests[command.request].cancel()
+                    self._cancel(command.request)
                 case DropPeer():
                     self._lose(command.peer, "it sent bytes that are not what their hash says")
                 case Finish():
@@ -119,30 +122,32 @@ class Downloader:
     async def _look_for_sources(self) -> None:
         """Ask again and again who has it, and link to those whom we do not have yet."""
         while True:
-            for source in await self._find_sources():
-                if len(self._joining) >= config.SOURCES_LINKED_MAX:
-                    break
-                if source.node_id not in self._joining and source.node_id not in self._machine.banned:
+            sources = await self._find_sources()
+            if not self._seen.issuperset(source.node_id for source in sources):
+                self._patience.renew()
+                self._seen.update(source.node_id for source in sources)
+            if self._machine.is_starved:
+                self._patience.check(f"nobody gives {printable(self._metainfo.name)!r}")
+            for source in filter(self._is_wanted, sources):
+                if len(self._joining) < config.SOURCES_LINKED_MAX:
                     self._joining.add(source.node_id)
                     self._nursery.start_soon(self._join, source)
-            self._give_up_without_sources()
             await trio.sleep(config.SOURCES_REFRESH_S if self._links else config.SOURCES_RETRY_S)
 
-    def _give_up_without_sources(self) -> None:
-        if not self._machine.is_starved:
-            self._patience.renew()
-        elif self._joining <= self._links.keys():  # nobody is being dialed
-            self._patience.check(f"nobody gives the rest of {printable(self._metainfo.name)!r}")
+    def _is_wanted(self, source: NodeItem) -> bool:
+        if source.node_id in self._joining or source.node_id in self._banned:
+            return False
+        return source.node_id not in self._stalled or self._machine.is_starved
 
     async def _join(self, source: NodeItem) -> None:
         """Link to a source, tell the machine, and tell it again when the link ends."""
         try:
+            have = Bitfield.from_ranges(source.have, self._metainfo.piece_count)
             link = await self._link_to(source)
         except REMOTE_FAULTS as error:
             self._patience.last_failure = error
             self._joining.discard(source.node_id)
             return
-        have = Bitfield.from_ranges(source.have, self._metainfo.piece_count)
         self._links[source.node_id] = link
         await self._send_event.send(PeerJoined(source.node_id, have))
         closed = await link.connection.wait_closed()
@@ -152,17 +157,35 @@ class Downloader:
             await self._send_event.send(PeerLeft(source.node_id))
 
     def _lose(self, node_id: bytes, reason: str) -> None:
-        """A source is of no use now; it may be found and joined again."""
+        """A source is of no use now, and nothing more is taken from it; it may be found and joined again."""
         self._joining.discard(node_id)
+        for request, (peer, _) in self._requests.items():
+            if peer == node_id:
+                self._cancel(request)
         if self._links.pop(node_id, None) is not None:
             self._publish(FetchSourceLost(file_id=self._file_id, node_id=node_id, reason=reason))
 
+    def _ban(self, node_id: bytes, reason: str) -> None:
+        """A source lied, or broke a rule: close its link, and never ask it for this again."""
+        link = self._links.get(node_id)
+        self._banned.add(node_id)
+        self._lose(node_id, reason)
+        if link is not None:
+            link.connection.close(CloseCode.PROTOCOL_ERROR, reason)
+
     # -- requests ------------------------------------------------------------------------------------------
+
+    def _cancel(self, request: int) -> None:
+        """End a request, unless it has just ended and the machine has not heard of that yet."""
+        if request in self._requests:
+            _, scope = self._requests[request]
+            scope.cancel()
 
     async def _request(self, command: RequestPieces) -> None:
         """Carry out one `RequestPieces`; whatever comes of it becomes one event."""
         event: Event | None = None
-        with self._requests[command.request]:
+        _, scope = self._requests[command.request]
+        with scope:
             event = await self._outcome(command)
         del self._requests[command.request]
         if event is not None:
@@ -175,8 +198,7 @@ class Downloader:
         try:
             await self._transfer(link, command)
         except PieceMismatch as error:
-            self._lose(command.peer, str(error))
-            link.connection.close(CloseCode.PROTOCOL_ERROR, str(error))
+            self._ban(command.peer, str(error))
             return PieceCorrupt(command.peer, error.piece)
         except Busy as busy:
             return RequestFailed(command.request, retryable=True, retry_after_s=busy.retry_after_s)
@@ -185,16 +207,21 @@ class Downloader:
         except (Refused, NotFound) as error:
             self._patience.last_failure = error
             return RequestFailed(command.request, retryable=False)
+        except RemoteProtocolError as error:
+            self._patience.last_failure = error
+            self._ban(command.peer, str(error))
+            return PeerLeft(command.peer)
         except REMOTE_FAULTS as error:
             self._patience.last_failure = error
+            if isinstance(error, TimedOut):
+                self._stalled.add(command.peer)
             self._lose(command.peer, str(error))
-            if isinstance(error, RemoteProtocolError):
-                link.connection.close(CloseCode.PROTOCOL_ERROR, str(error))
             return PeerLeft(command.peer)
         return RequestFinished(command.request)
 
     async def _transfer(self, link: PeerLink, command: RequestPieces) -> None:
         async def stored(piece: int, size: int, complete: bool) -> None:
+            self._patience.renew()
             self.bytes_done += size
             self.bytes_by_source[command.peer] += size
             await self._send_event.send(BlockStored(command.peer, piece, size))

@@ -18,6 +18,7 @@ from p2pnode.errors import REMOTE_FAULTS, AlreadyInProgress, InvalidData, NotFou
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.downloader import Downloader, LinkTo
 from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, NodeEvent
+from p2pnode.node.hashing import with_progress
 from p2pnode.node.patience import Patience
 from p2pnode.node.references import Reference, Wanted, pick_by_name, wanted_from
 from p2pnode.node.sharing import Shares
@@ -125,7 +126,12 @@ class Fetcher:
 
     async def _fetch_to(self, target: Path, metainfo: Metainfo, wanted: Wanted, wait: bool) -> FetchCompleted:
         started = trio.current_time()
-        store = await self._run_blocking(FileStore.download, metainfo, target)
+        store = await with_progress(
+            target,
+            lambda on_progress: FileStore.download(metainfo, target, on_progress=on_progress),
+            run_blocking=self._run_blocking,
+            publish=self._publish,
+        )
         try:
             bytes_resumed = store.bytes_stored
             self._publish(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -15,8 +16,9 @@ import trio
 from p2pnode import config
 from p2pnode.errors import P2PNodeError
 from p2pnode.node.blocking import RunBlocking
-from p2pnode.node.events import FileShared, FileUnshared, HashingProgress, NodeEvent, NodeWarning
-from p2pnode.storage import Catalogue, FileStore, Item, PieceData, find_item, hash_path, list_items
+from p2pnode.node.events import FileShared, FileUnshared, NodeEvent, NodeWarning
+from p2pnode.node.hashing import with_progress
+from p2pnode.storage import Catalogue, FileStore, Item, PieceData, find_item, hash_item, list_items
 from p2pnode.torrent import Metainfo
 
 
@@ -135,26 +137,14 @@ class Shares:
         raw = await self._run_blocking(self._catalogue.lookup, item.path, item.fingerprint)
         if raw is not None:
             return self._offer(item, Metainfo.decode_canonical(raw))
-        metainfo = await self._hash(item)
+        metainfo = await with_progress(
+            item.path, partial(hash_item, item), run_blocking=self._run_blocking, publish=self._publish
+        )
         await self._remember(item, metainfo)
         return self._offer(item, metainfo)
 
     async def _remember(self, item: Item, metainfo: Metainfo) -> None:
         await self._run_blocking(self._catalogue.remember, item.path, item.fingerprint, metainfo.encode())
-
-    async def _hash(self, item: Item) -> Metainfo:
-        progress = _Progress(item.path)
-
-        async def report() -> None:
-            while True:
-                await trio.sleep(config.PROGRESS_INTERVAL_S)
-                self._publish(progress.event())
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(report)
-            metainfo = await self._run_blocking(hash_path, item.path, progress.update)
-            nursery.cancel_scope.cancel()
-        return metainfo
 
     def _offer(self, item: Item, metainfo: Metainfo) -> Shared:
         known = self._by_id.get(metainfo.file_id)
@@ -175,17 +165,3 @@ class Shares:
         for shared in self._by_id.values():
             shared.store.close()
         self._catalogue.close()
-
-
-class _Progress:
-    """Carries the count from the hashing threads to the task that publishes it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._done = self._total = 0
-
-    def update(self, done: int, total: int) -> None:
-        self._done, self._total = done, total
-
-    def event(self) -> HashingProgress:
-        return HashingProgress(path=self._path, bytes_done=self._done, bytes_total=self._total)
