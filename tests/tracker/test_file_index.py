@@ -220,6 +220,16 @@ def test_t6_piece_runs_are_bounded_in_all() -> None:
     assert files.offer(BOB, announce(have=((0, 1), (2, 1)))) is None
 
 
+def test_t6_a_withdrawal_makes_room_for_other_piece_runs() -> None:
+    files = index(ranges_total_max=2)
+    for _ in range(3):
+        assert files.offer(ALICE, announce(have=((0, 1), (2, 1)))) is None
+        files.withdraw(ALICE, announce().file_id)
+    assert files.offer(ALICE, announce(have=((0, 1),))) is None
+    files.extend(ALICE, announce().file_id, ((2, 1),))  # up to the bound, the bound included
+    assert holders(files) == {ALICE: ((0, 1), (2, 1))}
+
+
 def test_t6_an_offer_in_crumbs_is_kept_in_part() -> None:
     crumbs = (*((2 * number, 1) for number in range(config.OFFER_RANGES_MAX)), (10_000, 50))
     files = index()
