@@ -80,8 +80,11 @@ class FileStore:
         self.path = path
         self._blocks = blocks
         self._download = download
-        self._lock = threading.Lock()  # guards everything here; never held while the device is waited for
-        self._syncing = threading.Lock()  # one checkpoint at a time; taken before `_lock`
+        # Taken in this order. `_lock` guards all that is here and is never held while a disk works, so that an
+        # event loop may ask what is here; who appends to the journal holds `_journaling`, a checkpoint `_syncing`.
+        self._syncing = threading.Lock()
+        self._journaling = threading.Lock()
+        self._lock = threading.Lock()
         if download is None:
             self._state = StoreState.COMPLETE
             self._files = OpenFiles(SharedFiles(metainfo, path).open_unchanged, _IDLE_FILES_OF_SHARE)
@@ -169,10 +172,13 @@ class FileStore:
         self._piece(piece)
         if not self.metainfo.check_block_hashes(piece, block_hashes):
             return False
-        with self._lock:
-            if piece not in self._blocks.have and piece not in self._blocks.partial:
-                with translated("write the journal of", self.path):
-                    self._working().journal.append(encode_hashes(piece, block_hashes))
+        with self._journaling, translated("write the journal of", self.path):
+            with self._lock:
+                if piece in self._blocks.have or piece in self._blocks.partial:
+                    return True
+                download = self._working()
+            download.journal.append(encode_hashes(piece, block_hashes))
+            with self._lock:
                 self._blocks.begin(piece, block_hashes)
         return True
 
@@ -195,14 +201,17 @@ class FileStore:
 
     def _written(self, run: Run, file_index: int, size: int) -> bool:
         """Journal blocks whose data is written; whether their piece is whole now."""
-        with self._lock:
-            download = self._working()
-            if not self._blocks.has_blocks(run.piece, run.first_block, run.count):
-                download.journal.append(encode_run(run))
+        with self._journaling:
+            with self._lock:
+                download = self._working()
+                if self._blocks.has_blocks(run.piece, run.first_block, run.count):
+                    return run.piece in self._blocks.have  # another thread was faster
+            download.journal.append(encode_run(run))
+            with self._lock:
                 self._blocks.add(run.piece, run.first_block, run.count)
                 download.unsynced_files.add(file_index)
                 download.unsynced_bytes += size
-            return run.piece in self._blocks.have
+                return run.piece in self._blocks.have
 
     def _working(self) -> _Download:
         """The download, which must go on; the lock is held."""
@@ -240,7 +249,7 @@ class FileStore:
                 self._checkpoint()
 
     def _checkpoint(self) -> None:
-        with self._lock:
+        with self._journaling, self._lock:
             download = self._working()
             if not download.unsynced_files:
                 return
@@ -256,7 +265,7 @@ class FileStore:
             with self._lock:
                 download.unsynced_files |= files
             raise
-        with self._lock:
+        with self._journaling:
             download.journal.append(encode_checkpoint(covered))
         download.journal.sync()
 
@@ -294,7 +303,7 @@ class FileStore:
         self._close(remove=False)
 
     def _close(self, *, remove: bool) -> None:
-        with self._syncing:
+        with self._syncing, self._journaling:
             with self._lock:
                 if self._state is StoreState.CLOSED:
                     return

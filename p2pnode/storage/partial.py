@@ -47,7 +47,7 @@ class Partial:
         self._metainfo = metainfo
         self._target = target
         self._hidden = hidden_name(target.name, PARTIAL_SUFFIX)
-
+        self._made = bytearray(len(metainfo.files))  # by file: is it there, with its full size
         self._tree_fd: int | None = None
         self._inode = 0  # of the partial that is worked on
         self._directory_fd = confined.open_root(target.parent)
@@ -63,19 +63,31 @@ class Partial:
         """A descriptor of file `index`; FileNotFoundError where it was not made yet."""
         if self._metainfo.is_directory and self._tree_fd is None:
             self._tree_fd = confined.open_directory(self._directory_fd, (self._hidden,))
-        return confined.open_file(self._root_fd, self._parts(index), confined.UPDATE)
+        fd = confined.open_file(self._root_fd, self._parts(index), confined.UPDATE)
+        self._made[index] = os.fstat(fd).st_size == self._metainfo.files[index].size
+        return fd
 
     def open_part(self, index: int) -> int:
-        """A descriptor of file `index`, made with its full size, sparse, where it is missing."""
-        fd = confined.open_file(self._root_fd, self._parts(index), confined.CREATE)
+        """A descriptor of file `index`, made with its full size, sparse, when it is opened first.
+
+        One that vanishes or is cut later is not mended: zeros would stand where blocks were.
+        """
+        flags = confined.UPDATE if self._made[index] else confined.CREATE
+        fd = confined.open_file(self._root_fd, self._parts(index), flags)
         try:
-            size = self._metainfo.files[index].size
-            if os.fstat(fd).st_size != size:
-                os.ftruncate(fd, size)
+            self._require_size(fd, index)
         except BaseException:
             os.close(fd)
             raise
         return fd
+
+    def _require_size(self, fd: int, index: int) -> None:
+        size = self._metainfo.files[index].size
+        if os.fstat(fd).st_size != size:
+            if self._made[index]:
+                raise StorageError(f"{self._parts(index)[-1]!r} was changed by somebody else")
+            os.ftruncate(fd, size)
+        self._made[index] = True
 
     @property
     def _root_fd(self) -> int:
@@ -162,15 +174,14 @@ class Partial:
     # -- the end -------------------------------------------------------------------------------------------
 
     def finish_files(self) -> None:
-        """Make the files that have no bytes, and let those be executed that should be."""
+        """Make the files that have no bytes, let those be executed that should be, and miss none."""
         for index, file in enumerate(self._metainfo.files):
-            if file.size == 0 or file.is_executable:
-                fd = self.open_part(index)
-                try:
-                    if file.is_executable:
-                        publishing.let_execute(fd)
-                finally:
-                    os.close(fd)
+            fd = self.open_part(index)
+            try:
+                if file.is_executable:
+                    publishing.let_execute(fd)
+            finally:
+                os.close(fd)
 
     def publish(self) -> None:
         """Give the partial its name; TargetExists when something has it. Then the journal goes."""

@@ -34,6 +34,8 @@ def recover(metainfo: Metainfo, partial: Partial, on_progress: OnProgress | None
     fails.
     """
     with translated("continue from", partial.hidden):
+        if not partial.inode:
+            return BlockMap(metainfo)
         recovery = _Recovery(metainfo, partial)
         try:
             recovery.check_files()

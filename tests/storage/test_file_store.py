@@ -317,6 +317,47 @@ class TestDownload:
         store.close()
         assert source.is_at(target)
 
+    def test_F7_a_disk_that_hangs_holds_up_no_question(
+        self, source: Source, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What an event loop asks is answered while a thread waits for the disk, in data or in journal."""
+        store = FileStore.download(source.metainfo, target)
+        source.give_block(store, 0, 0)
+        hanging, release = threading.Event(), threading.Event()
+        real = os.pwrite
+
+        def pwrite(fd: int, data: bytes, offset: int) -> int:
+            hanging.set()
+            release.wait()
+            return real(fd, data, offset)
+
+        def ask() -> None:
+            assert store.missing_blocks(0) == ((1, 3),)
+            assert not list(store.have())
+            assert not store.checkpoint_due(0.0)
+            assert store.bytes_stored == BLOCK_SIZE
+            answered.set()
+
+        for piece in (0, 1):  # the data of a block, the hashes of a piece
+            answered = threading.Event()
+            hanging.clear()
+            release.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "pwrite", pwrite)
+                writer = threading.Thread(target=source.give_block, args=(store, piece, 0 if piece else 1))
+                asker = threading.Thread(target=ask, daemon=True)
+                writer.start()
+                hanging.wait()
+                asker.start()
+                asker.join(10)
+                release.set()
+                writer.join()
+            assert answered.is_set()
+            store.discard()
+            store = FileStore.download(source.metainfo, target)
+            source.give_block(store, 0, 0)
+        store.discard()
+
 
 class TestResume:
     def test_it_goes_on(self, source: Source, target: Path) -> None:
@@ -429,7 +470,7 @@ class TestPublish:
         for name in names_in(target.parent):
             (target.parent / name).unlink()
         target.parent.rmdir()
-        with pytest.raises(StorageError, match="removed"):
+        with pytest.raises(StorageError, match="not there"):
             store.publish()
         store.close()
 

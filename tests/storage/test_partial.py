@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from p2pnode.config import JOURNAL_SUFFIX, PARTIAL_SUFFIX
-from p2pnode.errors import AlreadyInProgress
+from p2pnode.errors import AlreadyInProgress, StorageError
+from p2pnode.storage import FileStore
 from p2pnode.storage.block_map import BlockMap
 from p2pnode.storage.journal import replay
 from p2pnode.storage.partial import Partial, hidden_name, journal_name
@@ -77,13 +78,34 @@ def test_files_get_their_full_size(tree: Source, target: Path) -> None:
     for index, file in enumerate(tree.metainfo.files):
         fd = partial.open_part(index)
         assert os.fstat(fd).st_size == file.size
-        os.ftruncate(fd, 10**6)
         os.close(fd)
         os.close(partial.open_part(index))
-        assert target.parent.joinpath(".data.p2pnode-part", *file.path).stat().st_size == file.size
     partial.remove()
     partial.close()
     assert names_in(target.parent) == []
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("change", ["vanishes", "is cut"])
+def test_a_file_that_vanishes_or_is_cut_is_not_mended(
+    tree: Source, target: Path, change: str, resumed: bool
+) -> None:
+    """Zeros in the place of its blocks would be published as if they were them."""
+    store = FileStore.download(tree.metainfo, target)
+    tree.give_pieces(store)
+    if resumed:
+        store.close()
+        store = FileStore.download(tree.metainfo, target)
+    victim = target.parent / ".data.p2pnode-part" / "one"
+    victim.unlink() if change == "vanishes" else os.truncate(victim, 0)
+    with pytest.raises(StorageError, match=r"not there|changed by somebody else"):
+        store.publish()
+    store.close()
+    store = FileStore.download(tree.metainfo, target)
+    assert tree.give_pieces(store) == 1
+    store.publish()
+    store.close()
+    assert tree.is_at(target)
 
 
 def test_closing_does_not_take_the_next_one_s_journal_away(source: Source, target: Path) -> None:
