@@ -21,7 +21,7 @@ from p2pnode.node.events import FetchProgress, FetchSourceLost, NodeEvent
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.patience import Patience
 from p2pnode.node.peer_link import CloseCode, PeerLink
-from p2pnode.node.transfer import PieceMismatch, Transfer, requests_for
+from p2pnode.node.transfer import PieceMismatch, Transfer, open_in_time, pieces_in, requests_for
 from p2pnode.storage import FileStore
 from p2pnode.swarm import (
     BlockStored,
@@ -126,7 +126,7 @@ class Downloader:
             if not self._seen.issuperset(source.node_id for source in sources):
                 self._patience.renew()
                 self._seen.update(source.node_id for source in sources)
-            if self._machine.is_starved:
+            if not self._requests:
                 self._patience.check(f"nobody gives {printable(self._metainfo.name)!r}")
             for source in filter(self._is_wanted, sources):
                 if len(self._joining) < config.SOURCES_LINKED_MAX:
@@ -201,8 +201,10 @@ class Downloader:
             self._ban(command.peer, str(error))
             return PieceCorrupt(command.peer, error.piece)
         except Busy as busy:
+            self._patience.last_failure = busy
             return RequestFailed(command.request, retryable=True, retry_after_s=busy.retry_after_s)
-        except StreamReset:
+        except StreamReset as reset:
+            self._patience.last_failure = reset
             return RequestFailed(command.request, retryable=True, retry_after_s=config.RESET_RETRY_S)
         except (Refused, NotFound) as error:
             self._patience.last_failure = error
@@ -228,8 +230,11 @@ class Downloader:
             if complete:
                 await self._send_event.send(PieceVerified(command.peer, piece))
 
+        for piece in pieces_in(command.ranges):
+            if piece in self._store.have():  # stored by a request that was cancelled before it could say so
+                await self._send_event.send(PieceVerified(command.peer, piece))
         for request in requests_for(self._store, command.ranges):
-            stream = await link.request()
+            stream = await open_in_time(link.request)
             try:
                 await Transfer(stream, self._store, self._run_blocking, stored).fetch(request)
             finally:

@@ -14,8 +14,9 @@ from p2pnode import config
 from p2pnode.errors import HashMismatch, InvalidData, NotFound, RemoteProtocolError, TimedOut
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.message_stream import Expected, MessageStream
+from p2pnode.node.requests import OpenStream
 from p2pnode.storage import FileStore
-from p2pnode.torrent import Metainfo
+from p2pnode.torrent import Bitfield, Metainfo
 from p2pnode.wire.communication import (
     FileChunk,
     FileChunkAck,
@@ -36,11 +37,17 @@ class PieceMismatch(HashMismatch):
         self.piece = piece
 
 
-def expected_chunks(metainfo: Metainfo, request: FileRequest) -> Iterator[tuple[int, int]]:
-    """(piece, its length) in the order in which they were asked for."""
-    for first, count in request.ranges:
-        for index in range(first, first + count):
-            yield index, metainfo.piece(index).length
+def pieces_in(ranges: PieceRanges) -> Iterator[int]:
+    """The pieces of ranges, in the order in which they are asked for."""
+    for first, count in ranges:
+        yield from range(first, first + count)
+
+
+async def open_in_time(open_stream: OpenStream) -> MessageStream:
+    """A stream for a request, or `TimedOut` when the source lets us open none for too long."""
+    with trio.move_on_after(config.STALL_TIMEOUT_S):
+        return await open_stream()
+    raise TimedOut(f"the source allowed no request for {config.STALL_TIMEOUT_S:g} s")
 
 
 async def receive_in_time(stream: MessageStream, expected: type[Expected]) -> Expected:
@@ -75,7 +82,8 @@ class Transfer:
         if not response.available:
             raise NotFound(response.reason or "the source no longer has it")
         offset = request.first_block * config.BLOCK_SIZE
-        for piece, length in expected_chunks(self._store.metainfo, request):
+        for piece in pieces_in(request.ranges):
+            length = self._store.metainfo.piece(piece).length
             first_chunk = True
             while offset < length:
                 offset = await self._take_chunk(piece, offset, length, first_chunk)
@@ -146,15 +154,19 @@ async def fetch_metainfo(stream: MessageStream, file_id: bytes) -> Metainfo:
 
 
 def requests_for(store: FileStore, ranges: PieceRanges) -> Iterator[FileRequest]:
-    """Turn piece ranges into requests, so that no stored block of a partly written piece is asked for again.
+    """Turn piece ranges into requests, so that nothing that is stored is asked for again.
 
-    Such a piece leads a request of its own, since only a request's first piece may skip blocks.
+    A partly written piece leads a request of its own, since only a request's first piece may skip blocks.
     """
-    file_id = store.metainfo.file_id
-    for first, count in ranges:
-        start, skipped = first, store.blocks_stored(first)
-        for piece in range(first + 1, first + count):
-            if stored := store.blocks_stored(piece):
-                yield FileRequest(file_id, ((start, piece - start),), first_block=skipped)
-                start, skipped = piece, stored
-        yield FileRequest(file_id, ((start, first + count - start),), first_block=skipped)
+    nothing = Bitfield(store.metainfo.piece_count)
+    wanted, skipped = nothing, 0
+    for piece in Bitfield.from_ranges(ranges, store.metainfo.piece_count) - store.have():
+        stored = store.blocks_stored(piece)
+        if stored and wanted.bits:
+            yield FileRequest(store.metainfo.file_id, wanted.ranges(), first_block=skipped)
+            wanted = nothing
+        if not wanted.bits:
+            skipped = stored
+        wanted = wanted.adding(piece)
+    if wanted.bits:
+        yield FileRequest(store.metainfo.file_id, wanted.ranges(), first_block=skipped)

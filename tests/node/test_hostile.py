@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 import trio
@@ -12,12 +10,11 @@ from trio.testing import MockClock
 from p2pnode import config
 from p2pnode.errors import NoSource
 from p2pnode.node.events import FetchSourceLost
-from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.peer_link import CloseCode
 from p2pnode.testing.nodes import PORT
-from p2pnode.wire.communication import FileChunk, FileRequest, FileResponse
+from p2pnode.wire.communication import FileChunk, FileRequest
 from tests.node.conftest import SERVER, Swarm, write_random
-from tests.node.hand_made import Chunk, Content, HandMadeNode, Lie, Request, announce, hand_made
+from tests.node.hand_made import Chunk, Content, HandMadeNode, Lie, announce, hand_made
 
 KIB = 1024
 
