@@ -142,7 +142,7 @@ class Downloader:
     async def _join(self, source: NodeItem) -> None:
         """Link to a source, tell the machine, and tell it again when the link ends."""
         try:
-            have = Bitfield.from_ranges(source.have, self._metainfo.piece_count)
+            have = self._pieces_of(source)
             link = await self._link_to(source)
         except REMOTE_FAULTS as error:
             self._patience.last_failure = error
@@ -155,6 +155,12 @@ class Downloader:
             self._patience.last_failure = closed
             self._lose(source.node_id, str(closed))
             await self._send_event.send(PeerLeft(source.node_id))
+
+    def _pieces_of(self, source: NodeItem) -> Bitfield:
+        """What it is said to have; one of whom nothing is said, as in a ticket, is asked for everything."""
+        if not source.have:
+            return Bitfield.full(self._metainfo.piece_count)
+        return Bitfield.from_ranges(source.have, self._metainfo.piece_count)
 
     def _lose(self, node_id: bytes, reason: str) -> None:
         """A source is of no use now, and nothing more is taken from it; it may be found and joined again."""
