@@ -19,10 +19,11 @@ from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.downloader import Downloader, LinkTo
 from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, NodeEvent
 from p2pnode.node.hashing import with_progress
+from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.patience import Patience
 from p2pnode.node.references import Reference, Wanted, pick_by_name, wanted_from
 from p2pnode.node.sharing import Shares
-from p2pnode.node.transfer import fetch_metainfo
+from p2pnode.node.transfer import fetch_metainfo, open_in_time
 from p2pnode.storage import FileStore, peek_journal
 from p2pnode.torrent import Metainfo, printable, safe_name
 from p2pnode.wire.communication import FileItem, NodeItem
@@ -196,19 +197,40 @@ class Fetcher:
         return await self._metainfo_from_sources(wanted, patience)
 
     async def _metainfo_from_sources(self, wanted: Wanted, patience: Patience) -> Metainfo:
-        while True:
-            for source in await self._find_sources(wanted):
-                try:
-                    return await self._metainfo_from(source, wanted)
-                except REMOTE_FAULTS as error:
-                    patience.last_failure = error
-            what = printable(wanted.name) if wanted.name else (wanted.file_id or b"").hex()
-            patience.check(f"nobody who has {what!r} could be reached")
-            await trio.sleep(config.SOURCES_RETRY_S)
+        """Ask one source after the other, the next also when the last one takes its time.
+
+        The first answer counts, so one that cannot be reached or that trickles holds nobody up.
+        """
+        found: list[Metainfo] = []
+        asking: dict[bytes, trio.Event] = {}
+
+        async def ask(source: NodeItem) -> None:
+            try:
+                with trio.move_on_after(config.METAINFO_TIMEOUT_S):
+                    found.append(await self._metainfo_from(source, wanted))
+                    nursery.cancel_scope.cancel()
+            except REMOTE_FAULTS as error:
+                patience.last_failure = error
+            asking.pop(source.node_id).set()
+
+        async with open_flat_nursery() as nursery:
+            while not found:
+                sources = await self._find_sources(wanted)
+                if not asking:
+                    what = printable(wanted.name) if wanted.name else (wanted.file_id or b"").hex()
+                    patience.check(f"nobody gives the metainfo of {what!r}")
+                for source in sources:
+                    if source.node_id not in asking and len(asking) < config.METAINFO_AT_ONCE:
+                        over = asking[source.node_id] = trio.Event()
+                        nursery.start_soon(ask, source)
+                        with trio.move_on_after(config.METAINFO_NEXT_SOURCE_S):
+                            await over.wait()
+                await trio.sleep(config.SOURCES_RETRY_S)
+        return found[0]
 
     async def _metainfo_from(self, source: NodeItem, wanted: Wanted) -> Metainfo:
         link = await self._link_to(source)
-        stream = await link.request()
+        stream = await open_in_time(link.request)
         try:
             metainfo = await fetch_metainfo(stream, source.file_id)
         finally:

@@ -46,12 +46,17 @@ async def serve_nothing(stream: MessageStream, request: Request) -> None:
 
 
 class HandMadeNode:
-    """A node at `host`; `requests` are the first messages of all streams that were opened to it."""
+    """A node at `host`.
+
+    `requests` are the first messages of all streams that were opened to it, and `asked` tells of the first;
+    `closings` says how its links ended.
+    """
 
     def __init__(self, network: Network, host: str, serve: Serve = serve_nothing) -> None:
         self.address: Address = (host, PORT)
         self.key = NodeKey.generate()
         self.requests: list[Request] = []
+        self.asked = trio.Event()
         self.links: list[PeerLink] = []
         self.closings: list[ConnectionClosed] = []
         self._network = network
@@ -120,6 +125,7 @@ class HandMadeNode:
         try:
             request = await stream.receive()
             self.requests.append(request)
+            self.asked.set()
             await self._serve(stream, request)
             await stream.aclose()
         except ConnectionClosed:

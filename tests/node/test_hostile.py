@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 import pytest
 import trio
@@ -9,12 +11,14 @@ from trio.testing import MockClock
 
 from p2pnode import config
 from p2pnode.errors import NoSource
-from p2pnode.node.events import FetchSourceLost
+from p2pnode.node.events import FetchCompleted, FetchSourceLost
+from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.peer_link import CloseCode
 from p2pnode.testing.nodes import PORT
-from p2pnode.wire.communication import FileChunk, FileRequest
+from p2pnode.wire.communication import FileChunk, FileRequest, FileResponse
+from p2pnode.wire.framing import frame
 from tests.node.conftest import SERVER, Swarm, write_random
-from tests.node.hand_made import Chunk, Content, HandMadeNode, Lie, announce, hand_made
+from tests.node.hand_made import Chunk, Content, HandMadeNode, Lie, Request, Serve, announce, hand_made
 
 KIB = 1024
 
@@ -171,3 +175,165 @@ async def test_S7_only_liars_is_no_source_and_no_file(
         with pytest.raises(NoSource), trio.fail_after(120):
             await fetching.node.fetch("a.bin", to=fetching.files_dir)
         assert not (fetching.files_dir / "a.bin").exists()
+
+
+async def fetch_beside(swarm: Swarm, hostile: Hostile, serve: Serve) -> tuple[FetchCompleted, HandMadeNode]:
+    """Fetch from a hostile source, which an honest one joins once it was asked."""
+    async with hand_made(swarm.network, "10.0.2.1", serve) as node:
+        await hostile.register(node)
+        fetching = await swarm.start_peer()
+
+        async def join_later() -> None:
+            await node.asked.wait()
+            await hostile.start_honest()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(join_later)
+            with trio.fail_after(200):
+                done = await fetching.node.fetch("a.bin", to=fetching.files_dir)
+    assert done.target.read_bytes() == hostile.data
+    return done, node
+
+
+def metainfo_of_another_file(hostile: Hostile) -> Serve:
+    write_random(hostile.swarm.root / "other" / "a.bin", 999)
+    other = Content.of(hostile.swarm.root / "other" / "a.bin")
+    return other.serving()
+
+
+def metainfo_that_is_none(hostile: Hostile) -> Serve:
+    async def serve(stream: MessageStream, request: Request) -> None:
+        await stream.send(FileResponse(hostile.content.file_id, True, 5, 100_000), bytes(100_000))
+
+    return serve
+
+
+def metainfo_too_large(hostile: Hostile) -> Serve:
+    async def serve(stream: MessageStream, request: Request) -> None:
+        body = b"\xd9\x00"
+        await stream.send_bytes(bytes(4) + body)
+
+    return serve
+
+
+def metainfo_without_end(hostile: Hostile) -> Serve:
+    """Just fast enough not to count as a stall."""
+
+    async def serve(stream: MessageStream, request: Request) -> None:
+        await stream.send(FileResponse(hostile.content.file_id, True, 5, config.METAINFO_SIZE_MAX))
+        while True:
+            await stream.send_bytes(bytes(2 * config.STALL_BYTES_MIN))
+            await trio.sleep(config.STALL_TIMEOUT_S / 2)
+
+    return serve
+
+
+def metainfo_denied(hostile: Hostile) -> Serve:
+    async def serve(stream: MessageStream, request: Request) -> None:
+        await stream.send(FileResponse(hostile.content.file_id, False, reason="no"))
+
+    return serve
+
+
+METAINFO_LIES = [
+    metainfo_of_another_file,
+    metainfo_that_is_none,
+    metainfo_too_large,
+    metainfo_without_end,
+    metainfo_denied,
+]
+
+
+@pytest.mark.parametrize("lie", METAINFO_LIES)
+async def test_S7_a_source_with_wrong_metainfo_is_passed_over(
+    autojump_clock: MockClock, swarm: Swarm, lie: Callable[[Hostile], Serve]
+) -> None:
+    await swarm.start_server()
+    hostile = Hostile(swarm)
+    await fetch_beside(swarm, hostile, lie(hostile))
+
+
+@pytest.mark.parametrize("lie", METAINFO_LIES)
+async def test_S7_wrong_metainfo_alone_is_no_source(
+    autojump_clock: MockClock, swarm: Swarm, lie: Callable[[Hostile], Serve]
+) -> None:
+    await swarm.start_server()
+    hostile = Hostile(swarm)
+    async with hand_made(swarm.network, "10.0.2.1", lie(hostile)) as node:
+        await hostile.register(node)
+        fetching = await swarm.start_peer()
+        with pytest.raises(NoSource), trio.fail_after(config.METAINFO_TIMEOUT_S + 30):
+            await fetching.node.fetch("a.bin", to=fetching.files_dir)
+        assert list(fetching.files_dir.iterdir()) == []
+
+
+# -- silence -----------------------------------------------------------------------------------------------
+
+
+def silent_at_once(content: Content) -> Serve:
+    async def serve(stream: MessageStream, request: FileRequest) -> None:
+        await trio.sleep_forever()
+
+    return serve_metainfo_then(content, serve)
+
+
+def silent_in_the_middle(content: Content) -> Serve:
+    async def serve(stream: MessageStream, request: FileRequest) -> None:
+        await content.respond(stream, request)
+        header, hashes, data = next(content.chunks(request))
+        await stream.send(header, hashes + data[:5000])
+        await trio.sleep_forever()
+
+    return serve_metainfo_then(content, serve)
+
+
+def one_byte_a_minute(content: Content) -> Serve:
+    async def serve(stream: MessageStream, request: FileRequest) -> None:
+        await content.respond(stream, request)
+        for header, hashes, data in content.chunks(request):
+            for byte in frame(header) + hashes + data:
+                await stream.send_bytes(bytes([byte]))
+                await trio.sleep(60)
+
+    return serve_metainfo_then(content, serve)
+
+
+def serve_metainfo_then(
+    content: Content, serve_pieces: Callable[[MessageStream, FileRequest], Awaitable[None]]
+) -> Serve:
+    async def serve(stream: MessageStream, request: Request) -> None:
+        assert isinstance(request, FileRequest)
+        if request.ranges:
+            await serve_pieces(stream, request)
+        else:
+            await content.respond(stream, request)
+
+    return serve
+
+
+SILENCES = [silent_at_once, silent_in_the_middle, one_byte_a_minute]
+
+
+@pytest.mark.parametrize("silence", SILENCES)
+async def test_Q11_a_source_that_stalls_or_trickles_is_left_in_time(
+    autojump_clock: MockClock, swarm: Swarm, silence: Callable[[Content], Serve]
+) -> None:
+    await swarm.start_server()
+    hostile = Hostile(swarm)
+    done, node = await fetch_beside(swarm, hostile, silence(hostile.content))
+    assert done.bytes_fetched == len(hostile.data)
+    assert done.seconds < 2 * config.STALL_TIMEOUT_S + config.SOURCES_REFRESH_S
+    assert node.closings == []  # it may be slow and honest: only this fetch turns away from it
+
+
+@pytest.mark.parametrize("silence", SILENCES)
+async def test_Q11_a_stalling_source_alone_is_no_source(
+    autojump_clock: MockClock, swarm: Swarm, silence: Callable[[Content], Serve]
+) -> None:
+    await swarm.start_server()
+    hostile = Hostile(swarm)
+    async with hand_made(swarm.network, "10.0.2.1", silence(hostile.content)) as node:
+        await hostile.register(node)
+        fetching = await swarm.start_peer()
+        with pytest.raises(NoSource, match="the source sent"), trio.fail_after(200):
+            await fetching.node.fetch("a.bin", to=fetching.files_dir)
