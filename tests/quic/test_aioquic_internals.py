@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from aioquic import tls
@@ -72,7 +73,7 @@ PRIVATE_NAMES = {
         "_write_connection_limits",
         "_write_stream_limits",
     },
-    "loss": {"_cc", "_pacer", "_rtt_initialized", "_rtt_smoothed"},
+    "loss": {"_cc", "_pacer", "_pto_count", "_rtt_initialized", "_rtt_smoothed"},
     "tls": {"_peer_certificate", "_peer_certificate_chain", "_receive_buffer"},
     "sender": {"_buffer", "_reset_error_code"},
     "receiver": {"_buffer", "_buffer_start", "_final_size", "_ranges", "_stop_error_code"},
@@ -572,3 +573,20 @@ def test_heard_at_counts_only_what_the_remote_can_make() -> None:
     assert pair.victim.heard_at == heard_at
     pair.inject(b"\x01")
     assert pair.victim.heard_at == pair.now
+
+
+def test_lost_packets_are_probed_for_at_least_once_a_second() -> None:
+    """Stock doubles the wait without end: the tenth probe of a 40 ms path would wait a minute."""
+    pair = connected()
+    pair.victim.send_stream_data(pair.victim.get_next_available_stream_id(), b"x")
+    sent_at = [pair.now]
+    for _ in range(12):
+        while not pair.victim.datagrams_to_send(pair.now):  # and nothing is carried
+            timer = pair.victim.get_timer()
+            assert timer is not None
+            pair.now = max(timer, pair.now + 0.001)
+            pair.victim.handle_timer(pair.now)
+        sent_at.append(pair.now)
+    gaps = [after - before for before, after in pairwise(sent_at)]
+    assert max(gaps) <= config.PROBE_INTERVAL_MAX_S + 0.01
+    assert max(gaps) > 4 * gaps[1]  # they do double, up to there

@@ -37,7 +37,7 @@ async def test_loss_of_30_percent(autojump_clock: Clock) -> None:
     network, statistics = await transfer(LinkProfile(delay_s=0.02, loss=0.3, loss_run_max=8), 150_000)
     counters = network.counters("10.0.0.1", "10.0.0.2")
     assert counters.lost > counters.sent / 5
-    assert statistics.packets_lost > counters.lost / 2
+    assert statistics.packets_lost > counters.lost / 4
 
 
 async def test_W13_reordering(autojump_clock: Clock) -> None:
