@@ -96,19 +96,18 @@ def measure_p2pnode(root: Path, source: Path, size: int) -> dict[str, float]:
     with contextlib.ExitStack() as stack:
         server = node(
             "server", "--cert", str(root / "server.crt"), "--addr", address,
-            "--files-dir", str(empty), "--state-dir", str(root / "state-server"), "--json",
+            "--files-dir", str(empty), "--json",
         )  # fmt: skip
         stack.enter_context(running(*server, until='"listening"'))
         peer = node(
             "peer", "--server-addr", address, "--server-cert", str(root / "server.crt"), "--files-dir",
-            str(source.parent), "--state-dir", str(root / "state-peer"), "--json",
+            str(source.parent), "--json",
         )  # fmt: skip
         sender = stack.enter_context(running(*peer, until='"file_shared"'))
-        time.sleep(0.5)  # the announce of what was just shared
         receiver = subprocess.Popen(
             node(
                 "get", source.name, "--server-addr", address, "--server-cert", str(root / "server.crt"),
-                "-o", str(target), "--state-dir", str(root / "state-get"), "--json",
+                "-o", str(target), "--wait", "--json",
             ),
             stdout=subprocess.PIPE,
             text=True,
@@ -143,6 +142,7 @@ def main() -> None:
     size = options.size_mib * MIB
     root = Path(tempfile.mkdtemp(prefix="p2pnode-benchmark-"))
     try:
+        os.environ["XDG_STATE_HOME"] = str(root / "state")
         (root / "source").mkdir()
         source = root / "source" / "random.bin"
         with source.open("wb") as file:

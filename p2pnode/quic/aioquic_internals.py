@@ -100,6 +100,19 @@ class HardenedConnection(QuicConnection):
         """Do what is due. Stock raises when there is no timer."""
         if self._close_at is not None:
             super().handle_timer(now)
+            self._cap_probe_backoff()
+
+    def _cap_probe_backoff(self) -> None:
+        """Probe at least once in `PROBE_INTERVAL_MAX_S`, or in each PTO where that is longer.
+
+        Doubling without end (RFC 9002 §6.2.1) leaves minutes of silence on a link that loses a third of its
+        packets, while the idle timeout is seconds; one packet a second congests nothing.
+        """
+        while (
+            self._loss._pto_count
+            and self._loss.get_probe_timeout() * 2**self._loss._pto_count > config.PROBE_INTERVAL_MAX_S
+        ):
+            self._loss._pto_count -= 1
 
     # -- what the driver wants to know ---------------------------------------------------------------------
 
