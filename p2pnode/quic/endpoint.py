@@ -142,7 +142,9 @@ class Endpoint:
                 connection = self._begin_dial(address, alpn, server_name)
                 with trio.move_on_after(config.DIAL_TRY_TIMEOUT_S):
                     return await self._finish_dial(connection, alpn, server_name, trust)
-        raise ConnectFailed(f"{format_address(address)}: nobody answers (does it run, and does UDP get through?)")
+        raise ConnectFailed(
+            f"{format_address(address)}: nobody answers (does it run, and does UDP get through?)"
+        )
 
     def _begin_dial(self, address: Address, alpn: str, server_name: str | None) -> Connection:
         configuration = make_configuration(
