@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from p2pnode.errors import AddressInUse
 from p2pnode.quic import DatagramSocket
@@ -300,6 +300,26 @@ async def test_hours_of_silence_cost_nothing(autojump_clock: MockClock) -> None:
             await alice.send_batch([(b"ping", BOB)])
             await bob.receive_batch()
         assert trio.current_time() >= 36_000
+
+
+async def test_sending_and_receiving_let_others_run(autojump_clock: MockClock) -> None:
+    async with Network(profile=PERFECT) as network:
+        alice = network.socket(ALICE)
+        with assert_checkpoints():
+            await alice.send_batch([(b"1", ALICE)])
+        await wait_all_tasks_blocked()
+        with assert_checkpoints():
+            assert await alice.receive_batch() == [(b"1", ALICE)]
+
+
+async def test_what_a_closed_socket_had_not_read_is_gone(autojump_clock: MockClock) -> None:
+    async with Network(profile=PERFECT) as network:
+        alice = network.socket(ALICE)
+        await alice.send_batch([(b"1", ALICE)])
+        await wait_all_tasks_blocked()
+        alice.close()
+        with pytest.raises(trio.ClosedResourceError):
+            await alice.receive_batch()
 
 
 async def test_it_runs_under_the_real_clock_too() -> None:
