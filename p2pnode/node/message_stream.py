@@ -19,6 +19,7 @@ from p2pnode.errors import (
     RemoteProtocolError,
     TimedOut,
 )
+from p2pnode.quic import Stream
 from p2pnode.wire.communication import Error, ErrorCode, Message, UnknownMessage
 from p2pnode.wire.framing import FrameDecoder, frame
 
@@ -129,6 +130,11 @@ class MessageStream:
                 self._decoder.feed(data)
             return
         raise TimedOut(f"the source sent {got} bytes in {config.STALL_TIMEOUT_S:g} s")
+
+    def reset(self, code: int) -> None:
+        """Give up both directions and say why; what was not delivered yet is not held for the other side."""
+        if isinstance(self.stream, Stream):  # a Unix socket knows no such thing
+            self.stream.reset(code)
 
     async def aclose(self) -> None:
         """Close both directions at once; what is unfinished is reset."""

@@ -23,6 +23,7 @@ from p2pnode.errors import (
     TimedOut,
 )
 from p2pnode.node.message_stream import MessageStream, text_of
+from p2pnode.node.peer_link import CloseCode
 from p2pnode.node.presence import Presence
 from p2pnode.node.pushing import Pusher, PushReceiver
 from p2pnode.node.uploader import Uploader
@@ -85,18 +86,23 @@ class Responder:
         """Read the request, answer it, finish the stream. Returns when the stream is done with."""
         try:
             try:
-                with trio.fail_after(config.REQUEST_HEADER_TIMEOUT_S):
-                    request = await stream.receive()
+                request = await self._receive_in_time(stream)
                 await self._dispatch(stream, caller, request)
-            except trio.TooSlowError:
-                return
             except (Refused, NotFound, SourceChanged, StorageError, RemoteProtocolError) as error:
                 await stream.send(error_message(error))
             await stream.send_eof()
-        except (ConnectionClosed, TimedOut):
+        except TimedOut:
+            stream.reset(CloseCode.TIMED_OUT)
+        except ConnectionClosed:
             return
         finally:
             await stream.aclose()
+
+    @staticmethod
+    async def _receive_in_time(stream: MessageStream) -> Message | UnknownMessage | None:
+        with trio.move_on_after(config.REQUEST_HEADER_TIMEOUT_S):
+            return await stream.receive()
+        raise TimedOut(f"no request within {config.REQUEST_HEADER_TIMEOUT_S:g} s")
 
     async def refuse_busy(self, stream: MessageStream) -> None:
         """Say that this link has too many requests under way."""
@@ -162,4 +168,4 @@ class Responder:
             if not isinstance(announce, FileAnnounce):
                 raise RemoteProtocolError("a stream of announces carries nothing else")
             await stream.send(self._presence.accept_offer(caller.node_id, announce))
-            announce = await stream.receive()
+            announce = await self._receive_in_time(stream)

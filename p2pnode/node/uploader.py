@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import trio
 
 from p2pnode import config
-from p2pnode.errors import NotFound, RemoteProtocolError, TimedOut
+from p2pnode.errors import NotFound, P2PNodeError, RemoteProtocolError, TimedOut
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import NodeEvent, UploadFinished
 from p2pnode.node.message_stream import MessageStream
@@ -86,14 +86,15 @@ class Uploader:
         check_request(request, shared.metainfo)
         metainfo = shared.metainfo.encode() if request.metainfo else b""
         response = FileResponse(request.file_id, True, shared.metainfo.size, len(metainfo))
-        await stream.send(response, metainfo)
+        await _send_in_time(stream, frame(response))
+        await _send_in_time(stream, metainfo)
         if not request.ranges:
             return
         started = trio.current_time()
         async with open_flat_nursery() as nursery:
             nursery.start_soon(self._read_acks, stream)
             sent = await self._send_pieces(stream, shared, request)
-            await stream.send(FileTransferComplete(sent))
+            await _send_in_time(stream, frame(FileTransferComplete(sent)))
             await stream.send_eof()
         self.requests_served += 1
         seconds = trio.current_time() - started
@@ -113,24 +114,35 @@ class Uploader:
         """Send all that was asked for; return how many file bytes."""
         sent = 0
         first_block = request.first_block
-        send_batch, receive_batch = trio.open_memory_channel[list[tuple[int, PieceData]]](0)
+        send_batch, receive_batch = trio.open_memory_channel[list[tuple[int, PieceData]] | P2PNodeError](0)
 
         async def read_ahead() -> None:
             async with send_batch:
-                for pieces in batches(request.ranges, shared.metainfo.piece_length):
-                    await send_batch.send(await self._run_blocking(shared.read_pieces, pieces))
+                try:
+                    for pieces in batches(request.ranges, shared.metainfo.piece_length):
+                        await send_batch.send(await self._run_blocking(shared.read_pieces, pieces))
+                except P2PNodeError as error:  # its turn comes after all that was read before, between chunks
+                    await send_batch.send(error)
 
         async with open_flat_nursery() as nursery, receive_batch:
             nursery.start_soon(read_ahead)
             async for batch in receive_batch:
+                if isinstance(batch, P2PNodeError):
+                    raise batch
                 for piece, data in batch:
                     for part in chunk_frames(piece, data, first_block):
-                        with trio.move_on_after(config.SEND_STALL_TIMEOUT_S) as scope:
-                            await stream.send_bytes(part)
-                        if scope.cancelled_caught:
-                            raise TimedOut("the requester reads nothing")
+                        await _send_in_time(stream, part)
                     size = len(data.data) - first_block * config.BLOCK_SIZE
                     sent += size
                     self.bytes_sent += size
                     first_block = 0
         return sent
+
+
+async def _send_in_time(stream: MessageStream, data: bytes) -> None:
+    """Send; `TimedOut` when the requester takes less than `CHUNK_SIZE_MAX` of it for too long."""
+    for start in range(0, len(data), config.CHUNK_SIZE_MAX):
+        with trio.move_on_after(config.SEND_STALL_TIMEOUT_S) as scope:
+            await stream.send_bytes(data[start : start + config.CHUNK_SIZE_MAX])
+        if scope.cancelled_caught:
+            raise TimedOut("the requester reads nothing")
