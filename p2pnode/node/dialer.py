@@ -50,6 +50,11 @@ class LinkTable:
         if not self._links[link.node_id]:
             del self._links[link.node_id]
 
+    def has_other(self, link: PeerLink) -> bool:
+        """Whether another link to the same node stands."""
+        others = self._links.get(link.node_id, ())
+        return any(other is not link and other.connection.is_open for other in others)
+
     def best(self, node_id: bytes) -> PeerLink | None:
         """The link to use for a new request: of crossed dials the one that stays, else the oldest."""
         links = [link for link in self._links.get(node_id, ()) if link.connection.is_open]

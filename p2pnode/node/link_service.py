@@ -12,7 +12,14 @@ from collections.abc import Callable
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, ConnectFailed, NetworkError, Refused, RemoteProtocolError
+from p2pnode.errors import (
+    REMOTE_FAULTS,
+    ConnectFailed,
+    ConnectionClosed,
+    NetworkError,
+    Refused,
+    RemoteProtocolError,
+)
 from p2pnode.node.dialer import Dialer, LinkTable
 from p2pnode.node.events import NodeEvent, PeerConnected, PeerDisconnected
 from p2pnode.node.message_stream import MessageStream
@@ -93,6 +100,8 @@ class LinkService:
 
     async def _take(self, connection: Connection) -> None:
         def respond(node_id: bytes, announced: PresenceAnnounce) -> PresenceResponse:
+            if node_id == self._node_key.node_id:
+                raise Refused("this is the very node that dials: something sends its datagrams back")
             if self._allow is not None and node_id not in self._allow:
                 raise Refused(f"this node is closed to node id {node_id.hex()}; its owner can --allow it")
             return self._presence.arrived(node_id, announced, connection.remote_address, trio.current_time())
@@ -137,7 +146,7 @@ class LinkService:
                 dialed=link.dialed,
             )
         )
-        reason = "the link ended"
+        code, reason = CloseCode.NO_ERROR, "the link ended"
         try:
             async with open_flat_nursery() as nursery:
                 nursery.start_soon(self._read_control, link)
@@ -147,8 +156,11 @@ class LinkService:
         except REMOTE_FAULTS as error:
             reason = str(error)
             if isinstance(error, RemoteProtocolError):
-                link.connection.close(CloseCode.PROTOCOL_ERROR, reason)
+                code = CloseCode.PROTOCOL_ERROR
+            elif isinstance(error, Refused):
+                code = CloseCode.NOT_ALLOWED
         finally:
+            link.connection.close(code, reason)  # only the control stream may have ended
             self.links.remove(link)
             if self.links.best(peer.node_id) is None:
                 self._presence.left(peer.node_id, trio.current_time())
@@ -175,7 +187,10 @@ class LinkService:
         )
 
     async def _read_control(self, link: PeerLink) -> None:
-        """Take in control messages until the link ends; unknown ones are ignored, requests are none."""
+        """Take in control messages until the link ends, which it does with their stream.
+
+        Unknown ones are ignored, requests do not belong here.
+        """
         while (message := await link.control.receive()) is not None:
             match message:
                 case PresenceAnnounce():
@@ -186,15 +201,17 @@ class LinkService:
                 case PresenceResponse():
                     link.observed_address = message.observed_address
                 case ConnectToMe():
-                    await self._pass_on_or_dial(link, message)
+                    self._pass_on_or_dial(link, message)
                 case Bye():
-                    self._presence.left(link.node_id, trio.current_time(), for_good=True)
+                    if not self.links.has_other(link):  # several commands of one user share a node key
+                        self._presence.left(link.node_id, trio.current_time(), for_good=True)
                 case Have() | UnknownMessage():
                     pass  # news that this version has no use for
                 case _:
                     raise RemoteProtocolError(
                         f"{type(message).__name__} does not belong on the control stream"
                     )
+        raise ConnectionClosed("the other side ended the control stream", by_remote=True)
 
     # -- being dialed instead of dialing --------------------------------------------------------------------
 
@@ -206,18 +223,26 @@ class LinkService:
                 return True
         return False
 
-    async def _pass_on_or_dial(self, link: PeerLink, message: ConnectToMe) -> None:
+    def _pass_on_or_dial(self, link: PeerLink, message: ConnectToMe) -> None:
         """A server passes the wish on with the addresses that it knows itself; from our server we obey it."""
         if link.is_server:
             if self._dial_backs < config.DIAL_BACKS_MAX:
                 self._nursery.start_soon(self._dial_back, message)
             return
         target = self.links.best(message.node_id)
-        if target is not None and not target.dialed:
+        if target is not None and not target.dialed and not target.is_telling:
             addresses = self._presence.addresses_for(
                 link.node_id, target.node_id, target.connection.remote_address
             )
-            await target.tell(ConnectToMe(link.node_id, addresses))
+            self._nursery.start_soon(self._pass_on, target, ConnectToMe(link.node_id, addresses))
+
+    @staticmethod
+    async def _pass_on(target: PeerLink, message: ConnectToMe) -> None:
+        """Beside the asker's link: a target that does not read must not hold it up."""
+        try:
+            await target.tell(message)
+        except ConnectionClosed:
+            return
 
     async def _dial_back(self, message: ConnectToMe) -> None:
         self._dial_backs += 1

@@ -82,6 +82,11 @@ class PeerLink:
         """Whether we dialed."""
         return self.connection.role is Role.DIALED
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether something is being told on the control stream: for long only if the other side is slow."""
+        return self._send_lock.locked()
+
     async def request(self) -> MessageStream:
         """Open a stream for one request."""
         return MessageStream(await self.connection.open_stream())
@@ -141,6 +146,11 @@ def _closing_on_failure(connection: Connection) -> Iterator[None]:
         raise
     except RemoteProtocolError as error:
         connection.close(CloseCode.PROTOCOL_ERROR, str(error))
+        raise
+    except ConnectionClosed as closed:
+        if closed.by_remote and closed.code == CloseCode.NOT_ALLOWED:
+            raise Refused(closed.reason) from None
+        connection.close(CloseCode.CANCELLED, "")  # it may be the stream alone that was reset
         raise
     except BaseException:
         connection.close(CloseCode.CANCELLED, "")
