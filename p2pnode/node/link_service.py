@@ -17,6 +17,7 @@ from p2pnode.errors import (
     ConnectFailed,
     ConnectionClosed,
     NetworkError,
+    P2PNodeError,
     Refused,
     RemoteProtocolError,
 )
@@ -146,7 +147,7 @@ class LinkService:
                 dialed=link.dialed,
             )
         )
-        code, reason = CloseCode.NO_ERROR, "the link ended"
+        reason = "the link ended"
         try:
             async with open_flat_nursery() as nursery:
                 nursery.start_soon(self._read_control, link)
@@ -155,12 +156,8 @@ class LinkService:
                     nursery.start_soon(self._answer, link, stream)
         except REMOTE_FAULTS as error:
             reason = str(error)
-            if isinstance(error, RemoteProtocolError):
-                code = CloseCode.PROTOCOL_ERROR
-            elif isinstance(error, Refused):
-                code = CloseCode.NOT_ALLOWED
+            link.connection.close(_close_code(error), reason)  # it may be the control stream alone that ended
         finally:
-            link.connection.close(code, reason)  # only the control stream may have ended
             self.links.remove(link)
             if self.links.best(peer.node_id) is None:
                 self._presence.left(peer.node_id, trio.current_time())
@@ -252,3 +249,9 @@ class LinkService:
             log.info("could not dial back %s: %s", message.node_id.hex(), error)
         finally:
             self._dial_backs -= 1
+
+
+def _close_code(error: P2PNodeError) -> int:
+    if isinstance(error, RemoteProtocolError):
+        return CloseCode.PROTOCOL_ERROR
+    return CloseCode.NOT_ALLOWED if isinstance(error, Refused) else CloseCode.NO_ERROR
