@@ -62,9 +62,15 @@ def load_settings(path: Path | None, verbs: Collection[str]) -> Settings:
     return shared | {verb: _table(tables.get(verb, {}), shared) for verb in verbs}
 
 
-def check_settings(settings: Mapping[str, Any], options: Iterable[str], verb: str) -> None:
-    """Refuse a key of a verb's table that is none of its options."""
+def check_settings(
+    settings: Mapping[str, Any], options: Iterable[str], verb: str, *, repeatable: Collection[str] = ()
+) -> None:
+    """Refuse a key of a verb's table that is none of its options, and a list where one value belongs."""
     _refuse_unknown(settings.keys() - SHARED, set(options), f"settings [{verb}]: no option is called")
+    for key, value in settings.items():
+        if isinstance(value, list) != (key in repeatable):
+            wanted = "a list" if key in repeatable else "one value"
+            raise ConfigError(f"settings [{verb}]: {key.replace('_', '-')!r} takes {wanted}, not {value!r}")
 
 
 def _table(table: Mapping[str, Any], shared: Settings) -> Settings:
@@ -75,8 +81,15 @@ def _table(table: Mapping[str, Any], shared: Settings) -> Settings:
 
 
 def _named(values: Mapping[str, Any]) -> Settings:
-    """`files-dir` and `files_dir` are one name."""
-    return {key.replace("-", "_"): value for key, value in values.items()}
+    """`files-dir` and `files_dir` are one name; values are as a command line would give them."""
+    return {key.replace("-", "_"): _typed(value) for key, value in values.items()}
+
+
+def _typed(value: object) -> object:
+    """`port = 8080` is as good as `port = "8080"`; flags and lists stay what they are."""
+    if isinstance(value, list):
+        return [_typed(item) for item in value]
+    return value if isinstance(value, bool) else str(value)
 
 
 def _refuse_unknown(keys: Iterable[str], known: Collection[str], complaint: str) -> None:

@@ -93,7 +93,9 @@ class Verb(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse unknown settings, then parse."""
         path = ctx.command_path.split(" ", 1)[-1].replace(" ", ".")
-        check_settings(ctx.default_map or {}, (p.name for p in self.params if p.name), path)
+        names = [p.name for p in self.params if p.name]
+        repeatable = [p.name for p in self.params if p.name and p.multiple]
+        check_settings(ctx.default_map or {}, names, path, repeatable=repeatable)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
