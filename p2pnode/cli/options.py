@@ -16,7 +16,7 @@ import platformdirs
 from click.core import ParameterSource
 
 from p2pnode.cli.units import parse_size
-from p2pnode.errors import ConfigError
+from p2pnode.errors import ConfigError, StorageError
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -57,7 +57,7 @@ def node_ids(value: str) -> frozenset[bytes]:
 
 
 DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
-READABLE_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE: Final = click.Path(path_type=Path)  # whoever reads it says what is wrong with it
 
 
 def union(groups: Iterable[frozenset[bytes]]) -> frozenset[bytes] | None:
@@ -96,9 +96,7 @@ def server_options(*, required: bool) -> Callable[[_Function], _Function]:
             help="The server: host:port, [v6]:port or https://host:port.",
         ),
         click.option("--pin", metavar="HEX", help="Trust the server that has this node id or key hash."),
-        click.option(
-            "--server-cert", type=READABLE_FILE, help="Trust the server that shows this certificate."
-        ),
+        click.option("--server-cert", type=FILE, help="Trust the server that shows this certificate."),
         click.option("--no-verify-tls", is_flag=True, help="Trust whoever answers. Says so at each start."),
     )
 
@@ -167,11 +165,11 @@ def _diagnostics(_context: click.Context, *, qlog: Path | None) -> Diagnostics:
 
 
 def made_directory(path: Path) -> Path:
-    """Make a directory that is missing; ConfigError when that is not possible."""
+    """Make a directory that is missing; StorageError when that is not possible."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"cannot make the directory {path}: {error.strerror}") from None
+        raise StorageError(f"cannot make the directory {path}: {error.strerror}") from None
     return path
 
 

@@ -12,6 +12,7 @@ from p2pnode.assembly import load_credentials
 from p2pnode.cli.console import Console
 from p2pnode.cli.options import (
     DIRECTORY,
+    FILE,
     Diagnostics,
     diagnostic_options,
     listen_address,
@@ -29,12 +30,12 @@ from p2pnode.node.node import Node
 @click.command(cls=Verb)
 @click.option(
     "--cert",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="TLS certificate; without one the node's own key serves, and peers --pin it.",
 )
 @click.option(
     "--key",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="Its private key. Default: the certificate's path with .key, or the same file.",
 )
 @click.option(

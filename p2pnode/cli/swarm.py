@@ -16,7 +16,7 @@ import click
 import trio
 
 from p2pnode.cli.console import Console
-from p2pnode.cli.options import DIRECTORY, READABLE_FILE, made_directory
+from p2pnode.cli.options import DIRECTORY, FILE, made_directory
 from p2pnode.cli.options import size as size_type
 from p2pnode.cli.running import run
 from p2pnode.cli.swarm_nodes import SwarmFailed, SwarmNode, environment, program
@@ -63,8 +63,8 @@ class Plan:
 @click.option("--keep", is_flag=True, help="Keep the nodes' files and logs.")
 @click.option("--files-dir", type=DIRECTORY, help="What peer-1 offers.  [default: a small sample]")
 @click.option("--server-files-dir", type=DIRECTORY, help="What the server offers.  [default: a small sample]")
-@click.option("--cert", type=READABLE_FILE, help="The server's certificate.  [default: of its own key]")
-@click.option("--key", type=READABLE_FILE, help="Its private key.")
+@click.option("--cert", type=FILE, help="The server's certificate.  [default: of its own key]")
+@click.option("--key", type=FILE, help="Its private key.")
 @click.pass_obj
 def command(
     console: Console,

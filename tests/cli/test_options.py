@@ -22,7 +22,7 @@ from p2pnode.cli.options import (
     user_state_dir,
 )
 from p2pnode.cli.verb import Verb
-from p2pnode.errors import ConfigError
+from p2pnode.errors import StorageError
 from tests.cli.conftest import P2PNode
 
 ID_A, ID_B = b"\xaa" * 32, b"\xbb" * 32
@@ -89,7 +89,7 @@ def test_makes_missing_directories(tmp_path: Path) -> None:
     assert made_directory(tmp_path / "a" / "b").is_dir()
     assert made_directory(tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cannot make the directory"):
+    with pytest.raises(StorageError, match="cannot make the directory"):
         made_directory(tmp_path / "file" / "c")
 
 
