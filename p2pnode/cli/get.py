@@ -25,7 +25,7 @@ from p2pnode.cli.running import open_client, run
 from p2pnode.cli.torrent_file import read_torrent_file
 from p2pnode.cli.verb import Verb
 from p2pnode.errors import ConfigError, StorageError
-from p2pnode.node.references import Reference
+from p2pnode.node.references import Reference, wanted_from
 from p2pnode.torrent import Ticket
 from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
 
@@ -76,6 +76,7 @@ async def _get(
     console: Console, text: str, output: str, wait: bool, choice: ServerChoice, diagnostics: Diagnostics
 ) -> None:
     reference, choice, has_sources = await _resolved(text, choice)
+    wanted_from(reference)  # what is malformed is said before anybody is dialed
     server_needed = not (wait or has_sources)
     async with open_client(console, choice, diagnostics, server_needed=server_needed) as node:
         if output == "-":
