@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from pathlib import Path
 
 from p2pnode.errors import AlreadyInProgress
 from p2pnode.storage import confined
@@ -23,11 +24,12 @@ _held_guard = threading.Lock()
 class TargetLock:
     """The journal's file, made where missing, open and locked; AlreadyInProgress where somebody has it."""
 
-    def __init__(self, directory_fd: int, journal_name: str, target_name: str) -> None:
+    def __init__(self, directory_fd: int, journal_name: str, target: Path) -> None:
         self._directory_fd = directory_fd
         self._journal_name = journal_name
+        self._shown = target.with_name(journal_name)
         self._busy = AlreadyInProgress(
-            f"{target_name!r} is being fetched already, here or by another process"
+            f"{target.name!r} is being fetched already, here or by another process"
         )
         found = os.fstat(directory_fd)
         self._key: _Key = (found.st_dev, found.st_ino, journal_name)
@@ -43,7 +45,7 @@ class TargetLock:
 
     def _open_locked(self) -> int:
         while True:
-            with translated("open the journal", self._journal_name):
+            with translated("open the journal", self._shown):
                 fd = confined.open_file(self._directory_fd, (self._journal_name,), confined.CREATE)
             try:
                 self._lock(fd)

@@ -52,7 +52,7 @@ class Partial:
         self._inode = 0  # of the partial that is worked on
         self._directory_fd = confined.open_root(target.parent)
         try:
-            self._lock = TargetLock(self._directory_fd, journal_name(target), target.name)
+            self._lock = TargetLock(self._directory_fd, journal_name(target), target)
         except BaseException:
             os.close(self._directory_fd)
             raise

@@ -11,6 +11,8 @@ import pytest
 from p2pnode.errors import AlreadyInProgress, StorageError
 from p2pnode.storage.locking import TargetLock
 
+DATA = Path("data")
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[int]:
@@ -20,20 +22,20 @@ def directory(tmp_path: Path) -> Iterator[int]:
 
 
 def test_S10_one_holder_at_a_time(directory: int) -> None:
-    lock = TargetLock(directory, "journal", "data")
+    lock = TargetLock(directory, "journal", DATA)
     with pytest.raises(AlreadyInProgress, match="'data'"):
-        TargetLock(directory, "journal", "data")
-    TargetLock(directory, "other", "data").release()
+        TargetLock(directory, "journal", DATA)
+    TargetLock(directory, "other", DATA).release()
     lock.release()
-    TargetLock(directory, "journal", "data").release()
+    TargetLock(directory, "journal", DATA).release()
 
 
 def test_S10_a_lock_of_somebody_else_counts(directory: int, tmp_path: Path) -> None:
     with (tmp_path / "journal").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(AlreadyInProgress):
-            TargetLock(directory, "journal", "data")
-    TargetLock(directory, "journal", "data").release()
+            TargetLock(directory, "journal", DATA)
+    TargetLock(directory, "journal", DATA).release()
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
@@ -44,9 +46,9 @@ def test_S10_without_file_locks_this_process_still_keeps_apart(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    lock = TargetLock(directory, "journal", "data")
+    lock = TargetLock(directory, "journal", DATA)
     with pytest.raises(AlreadyInProgress):
-        TargetLock(directory, "journal", "data")
+        TargetLock(directory, "journal", DATA)
     lock.release()
 
 
@@ -59,20 +61,20 @@ def test_a_lock_that_fails_otherwise_leaves_nothing_behind(
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", flock)
         with pytest.raises(OSError, match="broken"):
-            TargetLock(directory, "journal", "data")
-    TargetLock(directory, "journal", "data").release()
+            TargetLock(directory, "journal", DATA)
+    TargetLock(directory, "journal", DATA).release()
 
 
 def test_a_system_without_file_locks(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fcntl", None)
-    lock = TargetLock(directory, "journal", "data")
+    lock = TargetLock(directory, "journal", DATA)
     with pytest.raises(AlreadyInProgress):
-        TargetLock(directory, "journal", "data")
+        TargetLock(directory, "journal", DATA)
     lock.release()
 
 
 def test_the_lock_moves_with_the_journal(directory: int, tmp_path: Path) -> None:
-    lock = TargetLock(directory, "journal", "data")
+    lock = TargetLock(directory, "journal", DATA)
     new = os.open(tmp_path / "new", os.O_RDWR | os.O_CREAT)
     lock.move_to("new", new)
     assert os.listdir(tmp_path) == ["journal"]
@@ -99,7 +101,7 @@ def test_a_journal_that_its_last_owner_took_away_is_not_the_one(
         real(fd, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    lock = TargetLock(directory, "journal", "data")
+    lock = TargetLock(directory, "journal", DATA)
     assert calls == 2
     assert os.path.samestat(os.fstat(lock.fd), (tmp_path / "journal").stat())
     lock.release()
@@ -108,4 +110,4 @@ def test_a_journal_that_its_last_owner_took_away_is_not_the_one(
 def test_a_journal_that_cannot_be_opened_is_named(directory: int, tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     with pytest.raises(StorageError, match=r"'journal'.*directory"):
-        TargetLock(directory, "journal", "data")
+        TargetLock(directory, "journal", DATA)
