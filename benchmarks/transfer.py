@@ -162,9 +162,10 @@ def main() -> None:
                 if options.json:
                     print(json.dumps({"event": "measurement", "name": name, **result}), flush=True)
                 else:
+                    sender, receiver = result["rss_sender"] / MIB, result["rss_receiver"] / MIB
                     print(
                         f"{name:13}  {result['mb_per_s']:7.1f} MB/s   peak resident: "
-                        f"sender {result['rss_sender'] / MIB:6.1f} MiB, receiver {result['rss_receiver'] / MIB:6.1f} MiB",
+                        f"sender {sender:6.1f} MiB, receiver {receiver:6.1f} MiB",
                         flush=True,
                     )
         medians = {

@@ -84,7 +84,9 @@ KEY_UPDATE_PACKETS: Final = 2**22  # AES-GCM is safe for 2**23 packets under one
 PROBE_INTERVAL_MAX_S: Final = 1.0  # between probes for lost packets, unless the round trip takes longer
 PACING_BURST_S: Final = 0.005  # of sending in one go: a driver that wakes each ms must not drip …
 PACING_BURST_PACKETS: Final = 128  # … but the other connections get their turn after 3 ms of work
-STREAM_GAPS_MAX: Final = 1024  # missing parts of one stream: full packets make 874 in a window; finding one is linear
+STREAM_GAPS_MAX: Final = (
+    1024  # missing parts of one stream: full packets make 874 in a window; finding one is linear
+)
 CRYPTO_GAPS_MAX: Final = 64  # the same for the handshake, whose remote is not known yet
 TAKE_IN_MAX: Final = 256  # datagrams between two looks at what they did: 240 tiny frames fit into each
 STREAM_RESETS_PER_S: Final = 64  # of its own streams that a peer may reset, for ever …

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,13 @@ from p2pnode.torrent.names import printable
 
 @click.command(cls=Verb)
 @click.argument("reference", metavar="REF")
-@click.option("--to", "target", required=True, metavar="PEER|all", help="A peer's name or node id, or all.")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="PEER|all|server",
+    help="A peer's name or node id; all; or the server itself.",
+)
 @server_options(required=False)
 @click.option("--state-dir", type=DIRECTORY, help="Ask the server that runs on this state directory.")
 @diagnostic_options
@@ -59,8 +66,11 @@ async def _push(
     diagnostics: Diagnostics,
 ) -> None:
     rows: dict[bytes, tuple[str, str, str, str, str, str]] = {}
-    async with open_commands(console, server, state_dir, diagnostics) as commands:
-        async for report in commands.push(reference, target):
+    async with (
+        open_commands(console, server, state_dir, diagnostics) as commands,
+        aclosing(commands.push(reference, target)) as reports,
+    ):
+        async for report in reports:
             known = rows.get(report.node_id)
             row = rows[report.node_id] = (
                 printable(report.name),

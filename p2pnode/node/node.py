@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -285,7 +285,7 @@ class Node:
             return self._presence.peers()
         return await ask_peers(self._server_stream())
 
-    def push(self, reference: str, target: str) -> AsyncIterator[PushReport]:
+    def push(self, reference: str, target: str) -> AsyncGenerator[PushReport, None]:
         """Order the server to push; yields what each peer does."""
         return order_push(self._server_stream(), reference, target)
 

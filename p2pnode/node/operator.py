@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -89,7 +89,7 @@ class Operator:
         """Whom the server knows."""
         return await ask_peers(self._open)
 
-    def push(self, reference: str, target: str) -> AsyncIterator[PushReport]:
+    def push(self, reference: str, target: str) -> AsyncGenerator[PushReport, None]:
         """Let peers fetch something; yields what each one does."""
         return order_push(self._open, reference, target)
 

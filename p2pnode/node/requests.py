@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import trio
 
@@ -78,7 +78,9 @@ async def ask_peers(open_stream: OpenStream) -> list[PeerReport]:
         await stream.aclose()
 
 
-async def order_push(open_stream: OpenStream, reference: str, target: str) -> AsyncIterator[PushReport]:
+async def order_push(
+    open_stream: OpenStream, reference: str, target: str
+) -> AsyncGenerator[PushReport, None]:
     """Tell a server to push; yields what each peer does, until all have ended. Operators only."""
     stream = await open_stream()
     try:

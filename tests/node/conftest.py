@@ -119,5 +119,5 @@ async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
 async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 30.0) -> None:
     """Wait in virtual time until a condition holds."""
     with trio.fail_after(within_s):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110 - there is nothing to wait for but time
             await trio.sleep(0.1)
