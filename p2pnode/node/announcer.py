@@ -15,7 +15,7 @@ from p2pnode import config
 from p2pnode.errors import REMOTE_FAULTS, NetworkError, P2PNodeError
 from p2pnode.node.events import NodeEvent, NodeWarning, ServerConnected, ServerLost
 from p2pnode.node.nurseries import open_flat_nursery
-from p2pnode.node.peer_link import PeerLink
+from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.quic import Address
 from p2pnode.wire.communication import FileAcknowledge, FileAnnounce, PresenceAnnounce
 
@@ -96,12 +96,14 @@ class Announcer:
             )
         )
         self._first_attempt_over.set()
-        async with open_flat_nursery() as nursery:
-            nursery.start_soon(self._announce_files, link)
-            nursery.start_soon(self._announce_presence, link)
-            closed = await link.connection.wait_closed()
-            nursery.cancel_scope.cancel()
-        raise closed
+        try:
+            async with open_flat_nursery() as nursery:
+                nursery.start_soon(self._announce_files, link)
+                nursery.start_soon(self._announce_presence, link)
+                raise await link.connection.wait_closed()
+        except REMOTE_FAULTS as error:
+            link.connection.close(CloseCode.NO_ERROR, str(error))  # or each new try would add a connection
+            raise
 
     async def _announce_presence(self, link: PeerLink) -> None:
         while True:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import trio
 
 from p2pnode import config
-from p2pnode.errors import ConnectFailed, NetworkError, NotFound, P2PNodeError, Refused, TrustError
+from p2pnode.errors import REMOTE_FAULTS, ConnectFailed, ConnectionClosed, NotFound, P2PNodeError
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.quic import Address
@@ -56,9 +56,12 @@ class LinkTable:
         return any(other is not link and other.connection.is_open for other in others)
 
     def best(self, node_id: bytes) -> PeerLink | None:
-        """The link to use for a new request: of crossed dials the one that stays, else the oldest."""
+        """The link to use for a new request: of crossed dials the one that stays, else the newest.
+
+        A node that dials again may have died or moved without a word on its older link.
+        """
         links = [link for link in self._links.get(node_id, ()) if link.connection.is_open]
-        return min(links, key=self._is_larger_ids_dial) if links else None
+        return min(reversed(links), key=self._is_larger_ids_dial) if links else None
 
     def find_peers(self, target: str) -> list[PeerLink]:
         """The peers that dialed us and that a person means: all, or by name, or by the start of a node id."""
@@ -131,7 +134,7 @@ class Dialer:
             for address in addresses:
                 try:
                     found.append(await self._establish(address, node_id))
-                except (NetworkError, TrustError, Refused) as error:
+                except REMOTE_FAULTS as error:
                     failures.append(error)
                 else:
                     nursery.cancel_scope.cancel()
@@ -139,7 +142,12 @@ class Dialer:
 
         async def be_dialed() -> None:
             await trio.sleep(config.DIAL_CONNECT_TO_ME_AFTER_S if addresses else 0)
-            if await self._ask_to_connect(node_id):
+            try:
+                is_asked = await self._ask_to_connect(node_id)
+            except ConnectionClosed as error:
+                failures.append(error)
+                return
+            if is_asked:
                 with trio.move_on_after(config.DIAL_TRY_TIMEOUT_S):
                     found.append(await self._links.wait_for(node_id))
                     nursery.cancel_scope.cancel()

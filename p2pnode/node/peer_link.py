@@ -44,6 +44,11 @@ class CloseCode:
     TIMED_OUT: Final = 0x11
 
 
+def role_of(word: str) -> str:
+    """What a node counts as by the role it says: one of a later version is a peer."""
+    return word if word in ("server", "client") else "peer"
+
+
 @dataclass(frozen=True)
 class PeerInformation:
     """What the other side said of itself; unproven words, but for the node id."""
@@ -177,7 +182,7 @@ async def establish_dialed(
         trust.check_node_id(node_id, connection.certificate_trusted)
         await control.send(presence)
         response = await control.receive_as(PresenceResponse)
-        peer = PeerInformation(node_id, response.name, response.role, response.zone, response.agent)
+        peer = PeerInformation(node_id, response.name, role_of(response.role), response.zone, response.agent)
         return PeerLink(
             connection,
             control,
@@ -207,7 +212,7 @@ async def establish_accepted(
         peer = PeerInformation(
             node_id,
             presence.name,
-            presence.role,
+            role_of(presence.role),
             presence.zone,
             presence.agent,
             presence.addresses,

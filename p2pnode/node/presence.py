@@ -15,6 +15,7 @@ import trio
 
 from p2pnode import __version__, config
 from p2pnode.errors import Busy
+from p2pnode.node.peer_link import role_of
 from p2pnode.node.sharing import Shared
 from p2pnode.quic import Address
 from p2pnode.tracker import LOCAL_HOST, Asker, Registry
@@ -96,7 +97,7 @@ class Presence:
         self, node_id: bytes, announced: PresenceAnnounce, observed: Address, now: float
     ) -> PresenceResponse:
         """Note that a node is there; raises `Busy` when there is no room for it."""
-        if announced.role == "peer":
+        if role_of(announced.role) == "peer":
             reason = self._registry.announce_presence(
                 node_id, announced, observed=observed, now=now, lasts_s=config.PRESENCE_LASTS_S
             )
