@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0  # no step of a test takes nearly so long; a longer one hangs
 
 Event = dict[str, Any]
+
+
+def _fits(event: Event, wanted: Event) -> bool:
+    return all(event.get(key) == value for key, value in wanted.items())
 
 
 class Program:
@@ -52,14 +58,11 @@ class Program:
         self._news.set()
         self._news = trio.Event()
 
-    def find(self, name: str, **fields: Any) -> Event | None:
+    def find(self, name: str, /, **fields: Any) -> Event | None:
         """The first event of this name with these fields."""
-        for event in self.events:
-            if event["event"] == name and all(event.get(key) == value for key, value in fields.items()):
-                return event
-        return None
+        return next((event for event in self.events if _fits(event, {"event": name, **fields})), None)
 
-    async def wait_for(self, name: str, **fields: Any) -> Event:
+    async def wait_for(self, name: str, /, **fields: Any) -> Event:
         """Wait for such an event."""
         with trio.fail_after(WAIT_S):
             while (event := self.find(name, **fields)) is None:
@@ -99,10 +102,12 @@ class Outcome:
         return [json.loads(line) for line in self.lines]
 
     def error(self, code: int) -> str:
-        """The one line that says why it failed: nothing else may stand on stderr, and stdout is empty."""
+        """The one line that says why it failed; before it, only whom it was connected to or where it listens."""
         assert self.code == code, (self.code, self.said)
         assert self.stdout == b""
-        [line] = self.said.splitlines()
+        *before, line = self.said.splitlines()
+        assert len(before) <= 1, self.said
+        assert all(" listens on " in talk or talk.startswith("connected to ") for talk in before), self.said
         assert line.startswith("p2pnode: ")
         return line.removeprefix("p2pnode: ")
 
@@ -118,16 +123,22 @@ def _environment(state: Path, more: dict[str, str] | None) -> dict[str, str]:
     }
 
 
+def run_now(*arguments: str | Path, state: Path) -> Outcome:
+    """Run `p2pnode ARGUMENTS` to its end, outside of any event loop."""
+    command = [sys.executable, "-m", "p2pnode", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, env=_environment(state, None), timeout=WAIT_S)
+    return Outcome(done.returncode, done.stdout, done.stderr.decode())
+
+
 async def run(
     *arguments: str | Path,
     state: Path,
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
     stdin: bytes = b"",
-    wrapper: Sequence[str] = (),
 ) -> Outcome:
-    """Run `p2pnode ARGUMENTS` to its end, below `wrapper` (as `unshare`) if there is one."""
-    command = [*wrapper, sys.executable, "-m", "p2pnode", *map(str, arguments)]
+    """Run `p2pnode ARGUMENTS` to its end."""
+    command = [sys.executable, "-m", "p2pnode", *map(str, arguments)]
     with trio.fail_after(WAIT_S):
         done = await trio.run_process(
             command,
@@ -166,3 +177,51 @@ async def program(
                 if process.poll() is None:
                     process.kill()
                 await process.wait()
+
+
+class Watched:
+    """A program that runs for many tests, outside of any event loop; a thread reads what it prints."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._news: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._seen: list[Event] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._news.put(json.loads(line))
+        self._news.put(None)
+
+    def wait_for(self, name: str, /, **fields: Any) -> Event:
+        """Wait for an event of this name with these fields."""
+        wanted = {"event": name, **fields}
+        found = [event for event in self._seen if _fits(event, wanted)]
+        while not found:
+            event = self._news.get(timeout=WAIT_S)
+            assert event is not None, f"ended without {wanted}: {self._seen}"
+            self._seen.append(event)
+            found = [event] if _fits(event, wanted) else []
+        return found[0]
+
+    def kill(self) -> None:
+        """End it, and the thread that reads it."""
+        self._process.kill()
+        self._reader.join()
+
+
+@contextmanager
+def watched(*arguments: str | Path, state: Path) -> Iterator[Watched]:
+    """As `program`, for fixtures that live longer than one test."""
+    command = [sys.executable, "-m", "p2pnode", "--json", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=_environment(state, None)
+    )
+    with process:
+        running = Watched(process)
+        try:
+            yield running
+        finally:
+            running.kill()
