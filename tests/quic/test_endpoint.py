@@ -202,6 +202,25 @@ async def test_W12_both_dial_each_other_at_once(autojump_clock: Clock) -> None:
         assert len(one.connections) == len(two.connections) == 2
 
 
+async def test_connection_ids_that_change_are_followed(autojump_clock: Clock) -> None:
+    async with (
+        Network() as network,
+        endpoint_at(network, DIALER) as dialer,
+        endpoint_at(network, LISTENER) as listener,
+    ):
+        dialled, accepted = await connect(dialer, listener)
+        await trio.sleep(1)
+        ids = len(listener._router)
+        first = accepted._engine.host_cid
+        for _ in range(20):  # more often than there are ids at a time
+            dialled._engine.change_connection_id()
+            await open_and_accept(dialled, accepted)
+            await trio.sleep(0.5)
+        assert accepted._engine.host_cid != first
+        assert listener._router.find_untrusted(b"\x40" + first) is None
+        assert len(listener._router) == ids
+
+
 async def test_many_dialers(autojump_clock: Clock) -> None:
     async with (
         Network() as network,
