@@ -77,6 +77,7 @@ async def _get(
 ) -> None:
     reference, choice, has_sources = await _resolved(text, choice)
     wanted_from(reference)  # what is malformed is said before anybody is dialed
+    to = _target(output)
     server_needed = not (wait or has_sources)
     async with open_client(console, choice, diagnostics, server_needed=server_needed) as node:
         if output == "-":
@@ -84,7 +85,6 @@ async def _get(
                 completed = await node.fetch(reference, to=Path(directory), wait=wait)
                 await trio.to_thread.run_sync(_copy_to_stdout, completed.target)
         else:
-            to = made_directory(Path(output)) if output.endswith("/") else Path(output)
             completed = await node.fetch(reference, to=to, wait=wait)
     if output != "-" and not console.json:
         console.data(str(completed.target))
@@ -114,6 +114,18 @@ def _server_of(ticket: Ticket) -> ServerChoice:
         return ServerChoice(None)
     pin = ticket.server.pin
     return ServerChoice(address_text(ticket.server.address), pin=pin.hex() if pin is not None else None)
+
+
+def _target(output: str) -> Path:
+    """Where it shall go: a path, or the directory to put it in, which is made when the text ends in /."""
+    path = Path(output)
+    if output.endswith("/"):
+        return made_directory(path)
+    if not path.parent.is_dir():
+        raise StorageError(
+            f"there is no directory {str(path.parent)!r}: make it, or end -o with / and it is made"
+        )
+    return path
 
 
 def _copy_to_stdout(path: Path) -> None:

@@ -301,9 +301,9 @@ async def test_a_target_with_the_same_bytes_is_success(
     [
         ("/sys/model.bin", "/sys"),  # even root cannot write there
         ("/sys/no/", "/sys/no"),
-        ("file/model.bin", "file/model.bin"),
+        ("file/model.bin", "no directory 'file'"),
         ("file/", "file"),
-        ("missing/model.bin", "missing"),
+        ("missing/model.bin", "no directory 'missing'"),
     ],
 )
 async def test_a_directory_that_cannot_be_written(
