@@ -151,5 +151,6 @@ DIAL_BACKS_MAX: Final = 16  # dials at once that our server asked for on others'
 MIRROR_INTERVAL_S: Final = 2.0  # between two looks of a mirroring peer at the server's list
 MIRROR_AT_ONCE: Final = 2  # fetches a mirroring peer runs at a time
 ITEMS_LISTED_MAX: Final = 100_000  # rows of a list that are paged through before we say it is too long
+PUSHES_AT_ONCE: Final = 32  # pushed fetches a peer runs at a time
 PUSH_SIZE_MAX: Final = 2**50  # default of --push-max: a peer's disk is the limit
 NO_SOURCE_TIMEOUT_S: Final = 25.0  # `get` gives up when nobody has it for so long; longer than one dial

@@ -14,7 +14,7 @@ from random import Random
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, AlreadyInProgress, InvalidData, NotFound, P2PNodeError
+from p2pnode.errors import REMOTE_FAULTS, AlreadyInProgress, InvalidData, NotFound, P2PNodeError, Refused
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.downloader import Downloader, LinkTo
 from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, NodeEvent
@@ -71,11 +71,11 @@ class Fetcher:
         self.active: dict[bytes, Downloader] = {}
         self._under_way: dict[tuple[bytes, Path], _Joined] = {}
 
-    async def fetch(self, reference: Reference, *, to: Path, wait: bool) -> FetchCompleted:
+    async def fetch(self, reference: Reference | Wanted, *, to: Path, wait: bool) -> FetchCompleted:
         """Fetch what `reference` names into the directory `to`, or to the path `to` itself.
 
         Raises what can go wrong, each with one line: `NotFound`, `NoSource`, `InvalidData`, `TargetExists`,
-        `AlreadyInProgress`, `DiskFull`, `StorageError`.
+        `AlreadyInProgress`, `DiskFull`, `StorageError`, and `Refused` for more bytes than are wanted.
         """
         wanted = wanted_from(reference)
         try:
@@ -110,6 +110,8 @@ class Fetcher:
 
     async def _fetch(self, wanted: Wanted, to: Path, wait: bool) -> FetchCompleted:
         metainfo = await self._metainfo(wanted, to, Patience(wait))
+        if wanted.size_max is not None and metainfo.size > wanted.size_max:
+            raise Refused(f"{metainfo.size} bytes are more than are taken here ({wanted.size_max})")
         target = target_path(to, wanted.name or metainfo.name)
         key = (metainfo.file_id, target)
         if (other := self._under_way.get(key)) is not None:

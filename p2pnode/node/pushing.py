@@ -21,6 +21,7 @@ from p2pnode.node.message_stream import text_of
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.peer_link import PeerLink
 from p2pnode.node.presence import Presence
+from p2pnode.node.references import Wanted
 from p2pnode.node.requests import ask
 from p2pnode.torrent import printable
 from p2pnode.wire.communication import (
@@ -56,6 +57,7 @@ class PushReceiver:
         self._size_max = size_max
         self._nursery = nursery
         self._publish = publish
+        self._under_way = 0
 
     async def accept(self, request: PushRequest, tell: Tell[PushStatus]) -> None:
         """Answer one `PushRequest` with its states until the final one."""
@@ -66,7 +68,11 @@ class PushReceiver:
         if request.size > self._size_max:
             await tell(PushStatus("refused", text=f"larger than this peer takes ({self._size_max} bytes)"))
             return
-        outcome = _Outcome(request.size)
+        if self._under_way >= config.PUSHES_AT_ONCE:
+            await tell(PushStatus("refused", text=f"{self._under_way} pushes at once are enough"))
+            return
+        outcome = _Outcome()
+        self._under_way += 1
         self._nursery.start_soon(self._fetch, request, self._files_dir, outcome)
         await tell(PushStatus("accepted"))
         while not outcome.over.is_set():
@@ -79,26 +85,25 @@ class PushReceiver:
 
     async def _fetch(self, request: PushRequest, files_dir: Path, outcome: _Outcome) -> None:
         """Runs beside the request, so that it outlives a server that goes away."""
+        wanted = Wanted(file_id=request.file_id, sources=request.sources, size_max=self._size_max)
         try:
-            outcome.completed(await self._fetcher.fetch(request.file_id, to=files_dir, wait=False))
+            done = await self._fetcher.fetch(wanted, to=files_dir, wait=False)
+            outcome.end(PushStatus("complete", bytes_done=done.size, seconds=done.seconds))
         except P2PNodeError as error:
-            outcome.failed(error)
+            outcome.end(PushStatus("failed", text=text_of(error)))
+        finally:
+            self._under_way -= 1
 
 
 class _Outcome:
     """How a pushed fetch ended."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self) -> None:
         self.over = trio.Event()
-        self.status = PushStatus("failed")
+        self.status = PushStatus("accepted")
 
-    def completed(self, event: FetchCompleted) -> None:
-        self.status = PushStatus("complete", bytes_done=event.size, seconds=event.seconds)
-        self.over.set()
-
-    def failed(self, error: P2PNodeError) -> None:
-        self.status = PushStatus("failed", text=text_of(error))
+    def end(self, status: PushStatus) -> None:
+        self.status = status
         self.over.set()
 
 

@@ -23,18 +23,24 @@ _HEX_ID = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{40}")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a reference leads to. One of file id, pieces root and name is known; the rest may be."""
+    """What a reference leads to. One of file id, pieces root and name is known; the rest may be.
+
+    More than `size_max` bytes are not wanted, whatever was said of the size.
+    """
 
     file_id: bytes | None = None
     pieces_root: bytes | None = None
     name: str | None = None
     metainfo: Metainfo | None = None
     sources: tuple[NodeItem, ...] = ()
+    size_max: int | None = None
 
 
-def wanted_from(reference: Reference) -> Wanted:
+def wanted_from(reference: Reference | Wanted) -> Wanted:
     """Read a reference; `InvalidData` when it looks like a link or ticket and is none."""
     match reference:
+        case Wanted():
+            return reference
         case bytes():
             return Wanted(file_id=reference)
         case Metainfo():

@@ -104,7 +104,9 @@ class Swarm:
     async def start_peer(self, **options: Any) -> Watched:
         """The next peer, registered with the server."""
         self._peers += 1
-        peer = await self.start(f"10.0.1.{self._peers}", **({"server": self.reference()} | options))
+        if "server" not in options:
+            options["server"] = self.reference()
+        peer = await self.start(f"10.0.1.{self._peers}", **options)
         await peer.node.wait_for_server()
         return peer
 

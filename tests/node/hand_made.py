@@ -29,10 +29,12 @@ from p2pnode.wire.communication import (
     FileRequest,
     FileResponse,
     FileTransferComplete,
+    FindSources,
     Message,
     NodeItem,
     PresenceAnnounce,
     PresenceResponse,
+    Sources,
     UnknownMessage,
 )
 
@@ -60,7 +62,7 @@ class HandMadeNode:
         self.links: list[PeerLink] = []
         self.closings: list[ConnectionClosed] = []
         self._network = network
-        self._serve = serve
+        self.serve = serve
         self._endpoint: Endpoint
         self._nursery: trio.Nursery
 
@@ -126,7 +128,10 @@ class HandMadeNode:
             request = await stream.receive()
             self.requests.append(request)
             self.asked.set()
-            await self._serve(stream, request)
+            if isinstance(request, FindSources):
+                await stream.send(Sources())  # as a server that knows nobody
+            else:
+                await self.serve(stream, request)
             await stream.aclose()
         except ConnectionClosed:
             return
