@@ -105,6 +105,9 @@ class Verb(click.Command):
         ctx.color = ctx.obj.color
         level = chosen["log_level"]
         logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
+        if level not in ("debug", "info"):
+            # aioquic warns of each mistake of a remote: that would let strangers write on our terminal.
+            logging.getLogger("quic").setLevel(logging.ERROR)
         return super().invoke(ctx)
 
 
