@@ -79,6 +79,11 @@ async def test_what_arrives_together_is_one_batch_up_to_a_bound(autojump_clock: 
         assert len(await bob.receive_batch()) == 5
 
 
+async def test_what_arrives_at_one_time_keeps_its_order(autojump_clock: MockClock) -> None:
+    datagrams = list(reversed(numbered(20)))
+    assert await carried(PERFECT, datagrams) == datagrams
+
+
 async def test_a_profile_holds_for_its_direction_only(autojump_clock: MockClock) -> None:
     async with Network(profile=LinkProfile(delay_s=1)) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
@@ -224,6 +229,7 @@ async def test_taps_see_change_and_drop(autojump_clock: MockClock) -> None:
         network.tap(record)
         await alice.send_batch([(b"keep", BOB), (b"drop", BOB)])
         assert await received_within(bob, 1) == [b"KEEP"]
+        assert network.counters(ALICE[0], BOB[0]).lost == 1
     assert seen == [Datagram(ALICE, BOB, b"KEEP")]
 
 
