@@ -16,8 +16,8 @@ import trio
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
 from p2pnode.node.server_reference import ServerReference
-from p2pnode.quic import PinTrust
-from p2pnode.testing.network import Network
+from p2pnode.quic import Address, PinTrust
+from p2pnode.testing.network import Network, NetworkSocket
 from p2pnode.testing.nodes import PORT, simulated_node
 
 Seen = TypeVar("Seen", bound=NodeEvent)
@@ -72,10 +72,22 @@ class Watched:
         return self.all(kind)[count - 1]
 
 
+class RecordingNetwork(Network):
+    """A network that remembers the socket that was bound to each address last."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.bound: dict[Address, NetworkSocket] = {}
+
+    def socket(self, address: Address) -> NetworkSocket:
+        socket = self.bound[address] = super().socket(address)
+        return socket
+
+
 class Swarm:
     """Makes nodes; the server is at 10.0.0.1, peers at 10.0.1.1 and on."""
 
-    def __init__(self, network: Network, root: Path, nursery: trio.Nursery) -> None:
+    def __init__(self, network: RecordingNetwork, root: Path, nursery: trio.Nursery) -> None:
         self.network = network
         self.root = root
         self._nursery = nursery
@@ -96,6 +108,10 @@ class Swarm:
         self.server = await self.start(SERVER, role="server", **options)
         return self.server
 
+    def rebind(self, host: str, address: Address) -> None:
+        """From now on others see the node that listens at `host` at another address."""
+        self.network.rebind(self.network.bound[host, PORT], address)
+
     def reference(self) -> ServerReference:
         """How peers reach the server."""
         assert self.server is not None
@@ -113,7 +129,7 @@ class Swarm:
 
 @pytest.fixture
 async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
-    async with Network(seed=7) as network, trio.open_nursery() as nursery:
+    async with RecordingNetwork(seed=7) as network, trio.open_nursery() as nursery:
         yield Swarm(network, tmp_path, nursery)
         nursery.cancel_scope.cancel()
 
