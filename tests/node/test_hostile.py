@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -10,17 +11,30 @@ import trio
 from trio.testing import MockClock
 
 from p2pnode import config
-from p2pnode.errors import NoSource
-from p2pnode.node.events import FetchCompleted, FetchSourceLost
+from p2pnode.errors import ConnectionClosed, NoSource, StreamReset
+from p2pnode.node.events import FetchCompleted, FetchSourceLost, PeerDisconnected
 from p2pnode.node.message_stream import MessageStream
-from p2pnode.node.peer_link import CloseCode
+from p2pnode.node.peer_link import CloseCode, PeerLink
+from p2pnode.testing.network import LinkProfile
 from p2pnode.testing.nodes import PORT
-from p2pnode.wire.communication import FileChunk, FileRequest, FileResponse
+from p2pnode.wire.communication import Error, ErrorCode, FileChunk, FileList, FileRequest, FileResponse
 from p2pnode.wire.framing import frame
 from tests.node.conftest import SERVER, Swarm, write_random
-from tests.node.hand_made import Chunk, Content, HandMadeNode, Lie, Request, Serve, announce, hand_made
+from tests.node.hand_made import (
+    Chunk,
+    Content,
+    HandMadeNode,
+    Lie,
+    Request,
+    Serve,
+    announce,
+    ask,
+    hand_made,
+    serve_nothing,
+)
 
 KIB = 1024
+MIB = 1024 * KIB
 
 
 def changed(header: FileChunk, **fields: int) -> FileChunk:
@@ -337,3 +351,230 @@ async def test_Q11_a_stalling_source_alone_is_no_source(
         fetching = await swarm.start_peer()
         with pytest.raises(NoSource, match="the source sent"), trio.fail_after(200):
             await fetching.node.fetch("a.bin", to=fetching.files_dir)
+
+
+# -- requests cut short, floods, and readers who do not read -----------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["before the response", "in the middle of a chunk"])
+async def test_Q10_a_reset_ends_one_request_and_its_pieces_are_asked_for_again(
+    autojump_clock: MockClock, swarm: Swarm, where: str
+) -> None:
+    resets_left = 3
+
+    async def serve(stream: MessageStream, request: FileRequest) -> None:
+        nonlocal resets_left
+        if not resets_left:
+            await hostile.content.serving()(stream, request)
+            return
+        resets_left -= 1
+        if where == "in the middle of a chunk":
+            await hostile.content.respond(stream, request)
+            first, second, *_ = hostile.content.chunks(request)
+            await stream.send(first[0], first[1] + first[2])
+            await stream.send(second[0], second[1] + second[2][:100])
+            await trio.sleep(1)
+        stream.reset(CloseCode.CANCELLED)
+
+    await swarm.start_server()
+    hostile = Hostile(swarm)
+    async with hand_made(swarm.network, "10.0.2.1", serve_metainfo_then(hostile.content, serve)) as node:
+        await hostile.register(node)
+        fetching = await swarm.start_peer()
+        done = await fetching.node.fetch("a.bin", to=fetching.files_dir)
+        assert done.target.read_bytes() == hostile.data
+        assert done.bytes_fetched == len(hostile.data)
+        assert resets_left == 0
+        assert fetching.all(FetchSourceLost) == []
+        assert node.closings == []
+
+
+async def test_Q10_a_source_that_resets_for_ever_is_no_source(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    async def serve(stream: MessageStream, request: FileRequest) -> None:
+        stream.reset(CloseCode.CANCELLED)
+
+    await swarm.start_server()
+    hostile = Hostile(swarm)
+    async with hand_made(swarm.network, "10.0.2.1", serve_metainfo_then(hostile.content, serve)) as node:
+        await hostile.register(node)
+        fetching = await swarm.start_peer()
+        with pytest.raises(NoSource), trio.fail_after(100):
+            await fetching.node.fetch("a.bin", to=fetching.files_dir)
+        assert len(node.requests) < 3 * config.NO_SOURCE_TIMEOUT_S / config.RESET_RETRY_S
+
+
+async def test_a_busy_source_is_asked_again_when_it_said(autojump_clock: MockClock, swarm: Swarm) -> None:
+    asked_at: list[float] = []
+
+    async def serve(stream: MessageStream, request: FileRequest) -> None:
+        asked_at.append(trio.current_time())
+        if len(asked_at) <= config.REQUESTS_PER_SOURCE:
+            await stream.send(Error(ErrorCode.BUSY, "later", retryable=True, retry_after_s=7.0))
+        else:
+            await hostile.content.serving()(stream, request)
+
+    await swarm.start_server()
+    hostile = Hostile(swarm)
+    async with hand_made(swarm.network, "10.0.2.1", serve_metainfo_then(hostile.content, serve)) as node:
+        await hostile.register(node)
+        fetching = await swarm.start_peer()
+        done = await fetching.node.fetch("a.bin", to=fetching.files_dir)
+        assert done.bytes_fetched == len(hostile.data)
+        assert asked_at[-1] - asked_at[0] >= 7.0
+        assert fetching.all(FetchSourceLost) == []
+
+
+async def test_Q10_a_requester_that_stops_reading_ends_its_request_alone(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    server = await swarm.start_server()
+    write_random(server.files_dir / "a.bin", MIB)
+    content = Content.of(server.files_dir / "a.bin")
+    await server.node.share(server.files_dir / "a.bin")
+    async with hand_made(swarm.network, "10.0.2.1") as node:
+        link = await node.dial((SERVER, PORT))
+        everything = FileRequest(content.file_id, ((0, content.metainfo.piece_count),))
+        for _ in range(5):
+            stream = await link.request()
+            await stream.send(everything)
+            await stream.receive_as(FileResponse)
+            await stream.receive_as(FileChunk)
+            stream.reset(CloseCode.CANCELLED)
+        await trio.sleep(1)
+        assert isinstance(await ask(link, FileRequest(content.file_id, ((0, 1),))), FileResponse)
+        assert server.node.statistics["links"] == 1
+        assert server.node.statistics["requests_served"] == 1  # of the last one
+
+
+async def test_Q13_a_requester_that_never_reads_loses_its_stream_and_costs_little(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    server = await swarm.start_server()
+    size = 8 * MIB
+    write_random(server.files_dir / "a.bin", size)
+    shared = await server.node.share(server.files_dir / "a.bin")
+    async with hand_made(swarm.network, "10.0.2.1") as node:
+        link = await node.dial((SERVER, PORT))
+        streams = []
+        for _ in range(4):
+            stream = await link.request()
+            await stream.send(FileRequest(shared.file_id, ((0, shared.metainfo.piece_count),)))
+            streams.append(stream)
+        await trio.sleep(config.SEND_STALL_TIMEOUT_S - 1)
+        taken = server.node.statistics["bytes_sent"]
+        held = taken - config.CONNECTION_RECEIVE_WINDOW  # the rest is with the reader
+        assert 0 < held <= config.CONNECTION_SEND_BUFFER_MAX + len(streams) * config.CHUNK_SIZE
+        await trio.sleep(5)
+        assert isinstance(await ask(link, FileList()), FileList)  # it may go on, with streams that it reads
+        for stream in streams:
+            with pytest.raises(StreamReset) as caught:
+                while await stream.receive() is not None:
+                    pass
+            assert caught.value.code == CloseCode.TIMED_OUT
+
+
+async def test_Q12_a_flood_of_streams_does_not_stop_another_peers_fetch(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    server = await swarm.start_server()
+    data = write_random(server.files_dir / "a.bin", MIB)
+    await server.node.share(server.files_dir / "a.bin")
+    peer = await swarm.start_peer()
+    swarm.network.set_profile(SERVER, "10.0.1.1", LinkProfile(rate_bytes_per_s=500_000))
+    opened = 0
+
+    async def flood(link: PeerLink) -> None:
+        nonlocal opened
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                stream = await link.request()
+                await stream.send_bytes(b"\0")
+                await trio.sleep(0.0005)
+                stream.reset(CloseCode.CANCELLED)
+                opened += 1
+
+    async with hand_made(swarm.network, "10.0.2.1") as flooder, trio.open_nursery() as nursery:
+        nursery.start_soon(flood, await flooder.dial((SERVER, PORT)))
+        done = await peer.node.fetch("a.bin", to=peer.files_dir)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert done.target.read_bytes() == data
+    assert done.seconds < 1.2 * MIB / 500_000 + 1
+    assert opened < config.STREAM_RESETS_BURST + 10 * config.STREAM_RESETS_PER_S
+    assert [event.name for event in server.all(PeerDisconnected)] == ["10.0.2.1"]
+
+
+async def test_a_source_that_grants_no_stream_is_a_stall(autojump_clock: MockClock, swarm: Swarm) -> None:
+    """All the streams that it allows are open already, and it finishes none."""
+    await swarm.start_server()
+    hostile = Hostile(swarm)
+    async with hand_made(swarm.network, "10.0.2.1", serve_nothing) as node:
+        await hostile.register(node)
+        fetching = await swarm.start_peer()
+        with trio.move_on_after(0.5):
+            await fetching.node.fetch("a.bin", to=fetching.files_dir)
+        [link] = [link for link in fetching.node._link_service.links if link.node_id == node.node_id]
+        with trio.move_on_after(1.0):
+            while True:
+                await (await link.request()).send_bytes(b"\0")
+        with pytest.raises(NoSource, match="allowed no request"), trio.fail_after(100):
+            await fetching.node.fetch(hostile.content.metainfo, to=fetching.files_dir)
+
+
+# -- what is said about files ------------------------------------------------------------------------------
+
+
+async def test_pieces_that_a_torrent_does_not_have_are_nobodys_source(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """A peer announces more pieces than there are: it is passed over, and the fetch is not disturbed."""
+    await swarm.start_server()
+    hostile = Hostile(swarm)
+    async with hand_made(swarm.network, "10.0.2.1", hostile.content.serving()) as node:
+        link = await node.dial((SERVER, PORT))
+        offer = msgspec.structs.replace(hostile.content.offer(), have=((0, hostile.content.metainfo.piece_count + 1),))
+        [answer] = await announce(link, offer)
+        assert answer.accepted  # a server does not know the torrent
+        await hostile.start_honest()
+        fetching = await swarm.start_peer()
+        done = await fetching.node.fetch("a.bin", to=fetching.files_dir)
+        assert node.node_id not in done.sources
+        assert done.target.read_bytes() == hostile.data
+
+
+async def test_one_id_with_two_sizes_is_listed_as_it_was_first_announced(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    server = await swarm.start_server()
+    hostile = Hostile(swarm)
+    honest = hostile.content.offer()
+    async with hand_made(swarm.network, "10.0.2.1") as one, hand_made(swarm.network, "10.0.2.2") as other:
+        await hostile.register(one)
+        link = await other.dial((SERVER, PORT))
+        [answer] = await announce(link, msgspec.structs.replace(honest, size=honest.size + 1))
+        assert not answer.accepted and "known with another" in answer.reason
+        assert [(item.size, item.sources) for item in await server.node.list_files()] == [(honest.size, 1)]
+
+
+async def test_names_that_no_list_should_hold_are_not_accepted(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    server = await swarm.start_server()
+    hostile = Hostile(swarm)
+    async with hand_made(swarm.network, "10.0.2.1") as node:
+        link = await node.dial((SERVER, PORT))
+        bad = [msgspec.structs.replace(hostile.content.offer(), name=name) for name in ("", "a\0b")]
+        assert [answer.accepted for answer in await announce(link, *bad)] == [False, False]
+        assert await server.node.list_files() == []
+
+
+async def test_a_peer_takes_no_announces(autojump_clock: MockClock, swarm: Swarm) -> None:
+    await swarm.start_server()
+    peer = await swarm.start_peer()
+    async with hand_made(swarm.network, "10.0.2.1") as node:
+        link = await node.dial(peer.node.listen_address)
+        [answer] = await announce(link, Hostile(swarm).content.offer())
+        assert not answer.accepted
+        assert await ask(link, FileList()) == FileList()
