@@ -173,6 +173,11 @@ def made_directory(path: Path) -> Path:
     return path
 
 
+def absolute(path: Path) -> Path:
+    """From the root, without `.` and `..`, so that it has a name; a symbolic link keeps its own."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve() would follow the link)
+
+
 def state_root() -> Path:
     """`$XDG_STATE_HOME/p2pnode`."""
     return platformdirs.user_state_path("p2pnode")
@@ -180,7 +185,7 @@ def state_root() -> Path:
 
 def service_state_dir(role: str, files_dir: Path) -> Path:
     """The state of the server or peer that offers `files_dir`: a node for each role and directory."""
-    digest = hashlib.sha256(os.fsencode(files_dir.resolve())).hexdigest()
+    digest = hashlib.sha256(os.fsencode(absolute(files_dir))).hexdigest()
     return state_root() / f"{role}-{digest[:12]}"
 
 

@@ -18,6 +18,7 @@ from p2pnode.cli.local_servers import find_server
 from p2pnode.cli.options import (
     Diagnostics,
     ServerChoice,
+    absolute,
     diagnostic_options,
     server_options,
     service_state_dir,
@@ -74,7 +75,7 @@ async def _share(
             shared_path = Path(directory) / Path(name).name
             await trio.to_thread.run_sync(_spool_stdin, shared_path, abandon_on_cancel=True)
         else:
-            shared_path = Path(path)
+            shared_path = absolute(Path(path))
             if not shared_path.exists():
                 raise NotFound(f"there is no file or directory {path!r}")
         node = Node(

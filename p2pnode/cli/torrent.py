@@ -10,6 +10,7 @@ import click
 
 from p2pnode import assembly
 from p2pnode.cli.console import Console
+from p2pnode.cli.options import absolute
 from p2pnode.cli.options import size as size_type
 from p2pnode.cli.progress import hashing_progress, open_reporter
 from p2pnode.cli.torrent_file import read_torrent_file, write_torrent_file
@@ -68,6 +69,7 @@ def create_command(
     if v1 and v2:
         raise click.UsageError("--v1 and --v2 together are the default: give none of them")
     version = TorrentVersion.V1 if v1 else TorrentVersion.V2 if v2 else TorrentVersion.HYBRID
+    path = absolute(path)
     with open_reporter(console) as reporter:
         metainfo = assembly.torrent_of(
             path,
@@ -79,7 +81,7 @@ def create_command(
             comment=comment,
             on_progress=hashing_progress(reporter, path),
         )
-    target = output or Path(f"{path.resolve().name}.torrent")
+    target = output or Path(f"{path.name}.torrent")
     write_torrent_file(target, metainfo)
     if console.json:
         console.event({"event": "torrent_created", "path": str(target), **_description(metainfo)})
