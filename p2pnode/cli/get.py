@@ -21,10 +21,10 @@ from p2pnode.cli.options import (
     server_options,
 )
 from p2pnode.cli.progress import address_text
-from p2pnode.cli.running import open_client, run
+from p2pnode.cli.running import open_client, run, wait_for_server
 from p2pnode.cli.torrent_file import read_torrent_file
 from p2pnode.cli.verb import Verb
-from p2pnode.errors import ConfigError, StorageError
+from p2pnode.errors import ConfigError, NetworkError, StorageError, TimedOut
 from p2pnode.node.references import Reference, wanted_from
 from p2pnode.torrent import Ticket
 from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
@@ -75,11 +75,12 @@ def command(
 async def _get(
     console: Console, text: str, output: str, wait: bool, choice: ServerChoice, diagnostics: Diagnostics
 ) -> None:
-    reference, choice, has_sources = await _resolved(text, choice)
+    reference, choice = await _resolved(text, choice)
     wanted_from(reference)  # what is malformed is said before anybody is dialed
     to = _target(output)
-    server_needed = not (wait or has_sources)
-    async with open_client(console, choice, diagnostics, server_needed=server_needed) as node:
+    async with open_client(console, choice, diagnostics) as node:
+        if not isinstance(reference, Ticket):  # which says itself who has it
+            await wait_for_server(node, console, (NetworkError, TimedOut) if wait else ())
         if output == "-":
             with tempfile.TemporaryDirectory(prefix="p2pnode-") as directory:
                 completed = await node.fetch(reference, to=Path(directory), wait=wait)
@@ -90,23 +91,20 @@ async def _get(
         console.data(str(completed.target))
 
 
-async def _resolved(text: str, choice: ServerChoice) -> tuple[Reference, ServerChoice, bool]:
-    """What `text` refers to, which server to ask, and whether the reference itself says who has it.
-
-    A ticket names its server. For a name or an id without one, that which runs on this machine is asked.
-    """
-    path = Path(text)
-    if path.suffix == ".torrent" and await trio.to_thread.run_sync(path.exists):
-        return await trio.to_thread.run_sync(read_torrent_file, path), choice, False
+async def _resolved(text: str, choice: ServerChoice) -> tuple[Reference, ServerChoice]:
+    """What `text` refers to, and which server to ask: the chosen one, that of a ticket, or the one here."""
     if text.lower().startswith(TICKET_PREFIX):
         ticket = Ticket.parse(text)
-        return ticket, (choice if choice.address else _server_of(ticket)), True
-    if choice.address is None and not text.startswith("magnet:"):
+        return ticket, (choice if choice.address else _server_of(ticket))
+    if choice.address is None:
         local = await find_server(None, None)
         if local is None:
-            raise ConfigError("a name or a file id needs a server that knows it: give --server-addr")
+            raise ConfigError("a server must say who has it: give --server-addr, or a ticket")
         choice = local.choice()
-    return text, choice, False
+    path = Path(text)
+    if path.suffix == ".torrent" and await trio.to_thread.run_sync(path.exists):
+        return await trio.to_thread.run_sync(read_torrent_file, path), choice
+    return text, choice
 
 
 def _server_of(ticket: Ticket) -> ServerChoice:

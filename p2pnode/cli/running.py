@@ -20,7 +20,7 @@ from p2pnode.cli.console import Console
 from p2pnode.cli.local_servers import find_server
 from p2pnode.cli.options import Diagnostics, ServerChoice, user_state_dir
 from p2pnode.cli.progress import Reporter, open_reporter
-from p2pnode.errors import ConfigError, NetworkError, P2PNodeError, TimedOut
+from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
 from p2pnode.node.operator import Operator, open_operator
@@ -106,13 +106,9 @@ def reference_of(choice: ServerChoice) -> ServerReference | None:
 
 @asynccontextmanager
 async def open_client(
-    console: Console, choice: ServerChoice, diagnostics: Diagnostics, *, server_needed: bool = True
+    console: Console, choice: ServerChoice, diagnostics: Diagnostics
 ) -> AsyncIterator[Node]:
-    """A node for one short command, with the user's key; registered with its server, if it has one.
-
-    With `server_needed`, raises why that cannot be reached; otherwise only when it is not who it should be.
-    """
-    tolerated = () if server_needed else (NetworkError, TimedOut)
+    """A node for one short command, with the user's key; it dials its server, if it has one."""
     node = Node(
         role="client",
         state_dir=user_state_dir(),
@@ -122,8 +118,6 @@ async def open_client(
         keylog_path=diagnostics.keylog_path,
     )
     async with open_node(node, open_reporter(console, failure_is_raised=True)):
-        if choice.address is not None:
-            await wait_for_server(node, console, tolerated)
         yield node
 
 
@@ -148,6 +142,7 @@ async def open_commands(
             yield operator
     elif choice.address is not None:
         async with open_client(console, choice, diagnostics) as node:
+            await wait_for_server(node, console)
             yield node
     else:
         raise ConfigError("no server of yours runs on this machine: say which one with --server-addr")

@@ -38,7 +38,7 @@ from p2pnode.node.operator import serve_operators
 from p2pnode.node.peer_link import PeerLink
 from p2pnode.node.presence import Presence, offer_of
 from p2pnode.node.pushing import Pusher, PushReceiver
-from p2pnode.node.references import Reference, Wanted
+from p2pnode.node.references import Reference, Wanted, wanted_from
 from p2pnode.node.requests import OpenStream, ask_files, ask_peers, ask_sources, order_push
 from p2pnode.node.responder import Caller, Responder
 from p2pnode.node.server_reference import ServerReference
@@ -242,7 +242,7 @@ class Node:
         `to` is a directory to put it in, or the path it shall have; the working directory when left out. With
         `wait`, waits for a source as long as it takes.
         """
-        if self._announcer is not None:
+        if self._announcer is not None and not wanted_from(reference).sources:
             await self._announcer.wait_first_attempt()
         return await self._fetcher.fetch(reference, to=to or Path.cwd(), wait=wait)
 
