@@ -24,14 +24,18 @@ Event = dict[str, Any]
 
 
 def _fits(event: Event, wanted: Event) -> bool:
-    return all(event.get(key) == value for key, value in wanted.items())
+    return all(
+        key in event and (value(event[key]) if callable(value) else event[key] == value)
+        for key, value in wanted.items()
+    )
 
 
 class Program:
-    """A running `p2pnode`, all of its events, and everything it said."""
+    """A running `p2pnode`, all lines and events that it printed, and everything it said."""
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
+        self.lines: list[str] = []
         self.events: list[Event] = []
         self.said = ""
         self._news = trio.Event()
@@ -43,7 +47,8 @@ class Program:
         assert self.process.stdout is not None
         async for data in self.process.stdout:
             *lines, rest = (rest + data).split(b"\n")
-            self.events.extend(json.loads(line) for line in lines)
+            self.lines.extend(line.decode() for line in lines)
+            self.events.extend(json.loads(line) for line in lines if line.startswith(b"{"))
             self._wake()
         self._ended.set()
         self._wake()
@@ -59,7 +64,7 @@ class Program:
         self._news = trio.Event()
 
     def find(self, name: str, /, **fields: Any) -> Event | None:
-        """The first event of this name with these fields."""
+        """The first event of this name with these fields; a field may be a function that judges the value."""
         return next((event for event in self.events if _fits(event, {"event": name, **fields})), None)
 
     async def wait_for(self, name: str, /, **fields: Any) -> Event:
@@ -69,6 +74,18 @@ class Program:
                 assert not self._ended.is_set(), f"ended without {name} {fields}: {self.events} {self.said}"
                 await self._news.wait()
         return event
+
+    async def first_line(self) -> str:
+        """Wait for the first line on stdout."""
+        with trio.fail_after(WAIT_S):
+            while not self.lines:
+                assert not self._ended.is_set(), f"ended without a line: {self.said}"
+                await self._news.wait()
+        return self.lines[0]
+
+    async def wait_for_bytes(self) -> None:
+        """Wait until a fetch has verified its first bytes."""
+        await self.wait_for("fetch_progress", bytes_done=lambda done: done > 0)
 
     async def wait(self) -> int:
         """Wait for its end; returns the exit code, negative for a signal."""
@@ -100,6 +117,11 @@ class Outcome:
     @property
     def events(self) -> list[Event]:
         return [json.loads(line) for line in self.lines]
+
+    def only(self, name: str) -> Event:
+        """The one event of this name."""
+        [event] = [event for event in self.events if event["event"] == name]
+        return event
 
     def error(self, code: int) -> str:
         """The one line that says why it failed; before it, only whom it was connected to or where it listens."""
@@ -154,13 +176,18 @@ async def run(
 
 @asynccontextmanager
 async def program(
-    *arguments: str | Path, state: Path, cwd: Path | None = None, env: dict[str, str] | None = None
+    *arguments: str | Path,
+    state: Path,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    as_json: bool = True,
 ) -> AsyncIterator[Program]:
     """Run `p2pnode --json ARGUMENTS` with all XDG directories below `state`; killed at the end of the block."""
-    command = [sys.executable, "-m", "p2pnode", "--json", *map(str, arguments)]
+    flags = ["--json"] if as_json else []
     process = await trio.lowlevel.open_process(
-        command,
-        stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "p2pnode", *flags, *map(str, arguments)],
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
