@@ -10,7 +10,7 @@ import pytest
 from p2pnode import __version__, errors
 from p2pnode.cli import app
 from p2pnode.cli.app import EXIT_CODES, VERBS, cli
-from p2pnode.errors import LocalProtocolError, NoSource, NotFound, P2PNodeError
+from p2pnode.errors import LocalProtocolError, NoSource, NotFound, P2PNodeError, Refused
 from tests.cli.conftest import P2PNode
 
 
@@ -25,7 +25,9 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 
 def all_errors(kind: type[P2PNodeError] = P2PNodeError) -> list[type[P2PNodeError]]:
-    return [kind, *(inner for child in kind.__subclasses__() for inner in all_errors(child))]
+    """The tree of `p2pnode.errors`; others, which other tests may have loaded, are an inner matter."""
+    children = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
+    return [kind, *(inner for child in children for inner in all_errors(child))]
 
 
 def test_help_lists_every_verb_and_every_exit_code(p2pnode: P2PNode) -> None:
@@ -36,8 +38,7 @@ def test_help_lists_every_verb_and_every_exit_code(p2pnode: P2PNode) -> None:
     for verb in VERBS:
         assert f"\n  {verb} " in outcome.out
     for error in all_errors():
-        if error.__module__ == errors.__name__:
-            assert f"\n  {error.exit_code:>5}  " in EXIT_CODES.replace("\n", "\n  ")
+        assert f"\n  {error.exit_code:>5}  " in EXIT_CODES.replace("\n", "\n  ")
 
 
 def test_short_and_long_help_are_one(p2pnode: P2PNode) -> None:
@@ -100,6 +101,12 @@ def test_what_is_raised_on_purpose_is_one_line_and_its_exit_code(
     outcome = p2pnode("list")
     assert outcome.err == "p2pnode: this is why\n"
     assert outcome.code == kind.exit_code
+
+
+def test_C4_what_another_node_says_is_escaped(p2pnode: P2PNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    raising(monkeypatch, Refused("go away\x1b[2J\np2pnode: all is well"))
+    outcome = p2pnode("list")
+    assert outcome.err == "p2pnode: go away\\x1b[2J\\np2pnode: all is well\n"
 
 
 def test_the_first_reason_in_a_group_is_the_one_that_is_said(
