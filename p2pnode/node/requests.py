@@ -21,6 +21,7 @@ from p2pnode.wire.communication import (
     PushOrder,
     PushReport,
     Sources,
+    UnknownMessage,
 )
 
 OpenStream = Callable[[], Awaitable[MessageStream]]
@@ -68,14 +69,22 @@ async def ask_peers(open_stream: OpenStream) -> list[PeerReport]:
         await stream.send(PeerList())
         await stream.send_eof()
         peers: list[PeerReport] = []
-        while (message := await stream.receive()) is not None:
+        while (message := await _receive_in_time(stream)) is not None:
             if isinstance(message, Error):
                 raise error_from(message)
             if isinstance(message, PeerList):
                 peers.extend(message.peers)
+            if len(peers) > config.ITEMS_LISTED_MAX:
+                raise Refused(f"more than {config.ITEMS_LISTED_MAX} peers")
         return peers
     finally:
         await stream.aclose()
+
+
+async def _receive_in_time(stream: MessageStream) -> Message | UnknownMessage | None:
+    with trio.move_on_after(config.REQUEST_TIMEOUT_S):
+        return await stream.receive()
+    raise TimedOut(f"no answer within {config.REQUEST_TIMEOUT_S:g} s")
 
 
 async def order_push(

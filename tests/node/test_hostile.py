@@ -534,7 +534,9 @@ async def test_pieces_that_a_torrent_does_not_have_are_nobodys_source(
     hostile = Hostile(swarm)
     async with hand_made(swarm.network, "10.0.2.1", hostile.content.serving()) as node:
         link = await node.dial((SERVER, PORT))
-        offer = msgspec.structs.replace(hostile.content.offer(), have=((0, hostile.content.metainfo.piece_count + 1),))
+        offer = msgspec.structs.replace(
+            hostile.content.offer(), have=((0, hostile.content.metainfo.piece_count + 1),)
+        )
         [answer] = await announce(link, offer)
         assert answer.accepted  # a server does not know the torrent
         await hostile.start_honest()

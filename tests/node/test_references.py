@@ -5,7 +5,6 @@ from __future__ import annotations
 import trio
 from trio.testing import MockClock
 
-from p2pnode.node.references import wanted_from
 from tests.node.conftest import Swarm, write_random
 
 
