@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,11 @@ class Served:
     @classmethod
     @asynccontextmanager
     async def start(
-        cls, root: Path, certificate: Path, address: str = "127.0.0.1:0"
+        cls, root: Path, certificate: Path, address: str = "127.0.0.1:0", more: Sequence[str | Path] = ()
     ) -> AsyncIterator[Served]:
         """A server with its directories below `root`; at the same address and root it is the same node."""
         files = ["--files-dir", root / "server_files"]
-        arguments = ["server", "--cert", certificate, "--addr", address, *files]
+        arguments = ["server", "--cert", certificate, "--addr", address, *files, *more]
         async with program(*arguments, state=root / "server") as running:
             host, port = (await running.wait_for("listening"))["address"]
             yield cls(running, f"{host}:{port}", certificate)
