@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from p2pnode import config
-from p2pnode.errors import P2PNodeError
+from p2pnode.errors import P2PNodeError, StorageError
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import FileShared, FileUnshared, NodeEvent, NodeWarning
 from p2pnode.node.hashing import with_progress
@@ -71,6 +71,7 @@ class Shares:
         self._by_id: dict[bytes, Shared] = {}
         self._by_path: dict[Path, tuple[Item, Shared]] = {}
         self._failed: dict[Path, Item] = {}
+        self._trouble = ""  # why the directory could not be read last time
 
     def __iter__(self) -> Iterator[Shared]:
         return iter(list(self._by_id.values()))
@@ -113,7 +114,7 @@ class Shares:
     async def rescan(self) -> None:
         """Compare the directory with the table once."""
         assert self._files_dir is not None
-        items = {item.path: item for item in await self._run_blocking(list_items, self._files_dir)}
+        items = {item.path: item for item in await self._list_items(self._files_dir)}
         for path, (known, shared) in list(self._by_path.items()):
             if path.parent == self._files_dir and items.get(path) != known:
                 self.withdraw(shared, "it changed" if path in items else "it is gone")
@@ -124,6 +125,18 @@ class Shares:
                 and item.is_settled(self._wall_clock())
             ):
                 await self._try_share(item)
+
+    async def _list_items(self, files_dir: Path) -> list[Item]:
+        """What lies in the directory; nothing, and one warning, while it cannot be read."""
+        try:
+            items = await self._run_blocking(list_items, files_dir)
+        except StorageError as error:
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                self._publish(NodeWarning(text=self._trouble))
+            return []
+        self._trouble = ""
+        return items
 
     async def _try_share(self, item: Item) -> None:
         """Share one item of the directory; one that cannot be read is named once and left out."""

@@ -1,0 +1,174 @@
+"""The watch over a shared directory: what comes, changes, goes, and cannot be read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from p2pnode import config
+from p2pnode.errors import NotFound, StorageError
+from p2pnode.node.events import FileShared, FileUnshared, HashingProgress, NodeWarning
+from p2pnode.wire.communication import FileList
+from tests.node.conftest import Swarm, Watched, write_random
+from tests.node.hand_made import ask, hand_made
+
+TWO_SCANS_S = 2 * config.RESCAN_INTERVAL_S
+
+
+@pytest.fixture
+async def sharing(swarm: Swarm) -> AsyncIterator[Watched]:
+    yield await swarm.start("10.0.1.1")
+
+
+def offered(node: Watched) -> list[str]:
+    return sorted(shared.name for shared in node.node._shares)
+
+
+async def test_what_comes_and_goes_is_noticed(autojump_clock: MockClock, sharing: Watched) -> None:
+    write_random(sharing.files_dir / "a.bin", 100)
+    write_random(sharing.files_dir / "tree" / "b.bin", 100)
+    await trio.sleep(TWO_SCANS_S)
+    assert offered(sharing) == ["a.bin", "tree"]
+    (sharing.files_dir / "a.bin").unlink()
+    await trio.sleep(TWO_SCANS_S)
+    assert offered(sharing) == ["tree"]
+    [gone] = sharing.all(FileUnshared)
+    assert (gone.name, gone.reason) == ("a.bin", "it is gone")
+
+
+async def test_what_changes_is_offered_anew(autojump_clock: MockClock, sharing: Watched) -> None:
+    path = sharing.files_dir / "a.bin"
+    write_random(path, 100)
+    first = await sharing.wait_for(FileShared)
+    path.write_bytes(b"other bytes")
+    await trio.sleep(TWO_SCANS_S)
+    assert [event.reason for event in sharing.all(FileUnshared)] == ["it changed"]
+    second = sharing.all(FileShared)[-1]
+    assert (second.name, second.size) == ("a.bin", 11)
+    assert second.file_id != first.file_id
+
+
+async def test_what_is_still_being_written_waits(autojump_clock: MockClock, swarm: Swarm) -> None:
+    now = 0.0
+    sharing = await swarm.start("10.0.1.1", wall_clock=lambda: now)
+    (sharing.files_dir / "a.bin").write_bytes(b"half of it")
+    now = time.time() + config.SETTLE_S / 2
+    await trio.sleep(TWO_SCANS_S)
+    assert offered(sharing) == []
+    now += config.SETTLE_S
+    await trio.sleep(TWO_SCANS_S)
+    assert offered(sharing) == ["a.bin"]
+
+
+async def test_hidden_and_partial_files_are_never_offered(
+    autojump_clock: MockClock, sharing: Watched
+) -> None:
+    for name in (".hidden", f".a.bin{config.PARTIAL_SUFFIX}", f".a.bin{config.JOURNAL_SUFFIX}"):
+        write_random(sharing.files_dir / name, 100)
+    write_random(sharing.files_dir / "tree" / ".git" / "config", 100)
+    write_random(sharing.files_dir / "tree" / "b.bin", 100)
+    await trio.sleep(TWO_SCANS_S)
+    [tree] = sharing.all(FileShared)
+    assert (tree.name, tree.size) == ("tree", 100)
+
+
+async def test_what_cannot_be_shared_is_named_once_and_tried_when_it_changes(
+    autojump_clock: MockClock, sharing: Watched
+) -> None:
+    """A directory that holds nothing but a file of its own name is the same torrent as that file."""
+    write_random(sharing.files_dir / "same" / "same", 100)
+    write_random(sharing.files_dir / "a.bin", 100)
+    await trio.sleep(10 * TWO_SCANS_S)
+    [warning] = sharing.all(NodeWarning)
+    assert "not shared" in warning.text
+    assert offered(sharing) == ["a.bin"]
+    write_random(sharing.files_dir / "same" / "another", 100)
+    await trio.sleep(TWO_SCANS_S)
+    assert offered(sharing) == ["a.bin", "same"]
+
+
+async def test_the_same_bytes_under_the_same_name_are_one_file(
+    autojump_clock: MockClock, sharing: Watched, swarm: Swarm
+) -> None:
+    write_random(sharing.files_dir / "a.bin", 100)
+    write_random(swarm.root / "elsewhere" / "a.bin", 100)
+    here = await sharing.node.share(sharing.files_dir / "a.bin")
+    assert await sharing.node.share(swarm.root / "elsewhere" / "a.bin") is here
+    assert len(sharing.all(FileShared)) == 1
+    (sharing.files_dir / "a.bin").unlink()
+    await trio.sleep(TWO_SCANS_S)
+    assert not sharing.node.offers(here.file_id)
+    again = await sharing.node.share(swarm.root / "elsewhere" / "a.bin")
+    assert again.path == swarm.root / "elsewhere" / "a.bin"
+
+
+async def test_what_is_not_there_cannot_be_shared(autojump_clock: MockClock, sharing: Watched) -> None:
+    with pytest.raises(NotFound):
+        await sharing.node.share(sharing.files_dir / "nothing")
+    os.mkfifo(sharing.files_dir / "pipe")
+    with pytest.raises(StorageError):
+        await sharing.node.share(sharing.files_dir / "pipe")
+
+
+async def test_a_directory_that_vanishes_takes_its_files_with_it_and_nothing_else(
+    autojump_clock: MockClock, sharing: Watched, swarm: Swarm
+) -> None:
+    write_random(sharing.files_dir / "a.bin", 100)
+    write_random(swarm.root / "elsewhere" / "b.bin", 100)
+    await sharing.wait_for(FileShared)
+    await sharing.node.share(swarm.root / "elsewhere" / "b.bin")
+    shutil.rmtree(sharing.files_dir)
+    await trio.sleep(5 * TWO_SCANS_S)
+    assert offered(sharing) == ["b.bin"]
+    assert len(sharing.all(NodeWarning)) == 1  # said once, not each time
+    write_random(sharing.files_dir / "a.bin", 100)
+    await trio.sleep(TWO_SCANS_S)
+    assert offered(sharing) == ["a.bin", "b.bin"]
+
+
+async def test_hashes_are_remembered_between_runs(autojump_clock: MockClock, swarm: Swarm) -> None:
+    remembered = 0
+
+    async def run_blocking(function, *arguments):  # type: ignore[no-untyped-def]
+        nonlocal remembered
+        await trio.lowlevel.checkpoint()
+        remembered += getattr(function, "__name__", "") == "remember"
+        return function(*arguments)
+
+    state = swarm.root / "state"
+    write_random(swarm.root / "10.0.1.1" / "a.bin", 100)
+    for _ in range(3):
+        sharing = await swarm.start("10.0.1.1", state_dir=state, run_blocking=run_blocking)
+        await sharing.wait_for(FileShared)
+        await sharing.stop()
+    assert remembered == 1
+
+
+async def test_long_hashing_shows_progress(autojump_clock: MockClock, swarm: Swarm) -> None:
+    async def run_blocking(function, *arguments):  # type: ignore[no-untyped-def]
+        await trio.sleep(1.0)
+        return function(*arguments)
+
+    sharing = await swarm.start("10.0.1.1", run_blocking=run_blocking)
+    write_random(sharing.files_dir / "a.bin", 100)
+    await sharing.node.share(sharing.files_dir / "a.bin")
+    assert {event.path.name for event in sharing.all(HashingProgress)} == {"a.bin"}
+
+
+async def test_a_peer_lists_what_it_offers(autojump_clock: MockClock, sharing: Watched, swarm: Swarm) -> None:
+    write_random(sharing.files_dir / "a.bin", 100)
+    write_random(sharing.files_dir / "empty", 0)
+    await sharing.wait_for(FileShared, 2)
+    async with hand_made(swarm.network, "10.0.2.1") as node:
+        answer = await ask(await node.dial(sharing.node.listen_address), FileList())
+    assert isinstance(answer, FileList)
+    assert [(item.name, item.size, item.sources) for item in answer.files] == [
+        ("a.bin", 100, 1),
+        ("empty", 0, 1),
+    ]
