@@ -1,0 +1,162 @@
+"""One request from the responder's side."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from p2pnode import config
+from p2pnode.node.events import UploadFinished
+from p2pnode.node.message_stream import MessageStream
+from p2pnode.node.peer_link import PeerLink
+from p2pnode.node.uploader import batches, chunk_frames
+from p2pnode.storage import PieceData
+from p2pnode.testing.nodes import PORT
+from p2pnode.torrent.merkle import block_hashes
+from p2pnode.wire.communication import (
+    Bye,
+    Error,
+    ErrorCode,
+    FileChunk,
+    FileChunkAck,
+    FileRequest,
+    FileResponse,
+    FileTransferComplete,
+)
+from p2pnode.wire.framing import FrameDecoder
+from tests.node.conftest import SERVER, Swarm, Watched, write_random
+from tests.node.hand_made import Content, hand_made
+
+BLOCK = config.BLOCK_SIZE
+
+
+@given(st.integers(0, 40), st.data())
+def test_chunks_of_a_piece_are_whole_blocks_in_order_with_the_hashes_first(
+    extra: int, data: st.DataObject
+) -> None:
+    size = data.draw(st.sampled_from([1, BLOCK, 3 * BLOCK, config.CHUNK_SIZE, 3 * config.CHUNK_SIZE])) + extra
+    content = bytes(size)
+    blocks = -(-size // BLOCK)
+    first_block = data.draw(st.integers(0, blocks - 1))
+    decoder = FrameDecoder()
+    expected = first_block * BLOCK
+    for number, part in enumerate(chunk_frames(7, PieceData(block_hashes(content), content), first_block)):
+        decoder.feed(part)
+        header = decoder.next_message()
+        assert isinstance(header, FileChunk)
+        assert (header.piece, header.offset) == (7, expected)
+        assert header.hashes == (0 if number else blocks)
+        decoder.expect_raw(32 * header.hashes + header.length)
+        raw = decoder.read_raw()
+        assert (
+            raw == (b"" if number else block_hashes(content)) + content[expected : expected + header.length]
+        )
+        expected += header.length
+    assert expected == size
+    decoder.end()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 200)), max_size=5), st.integers(14, 24))
+def test_batches_hold_all_pieces_in_order_and_about_a_read_ahead(
+    gaps: list[tuple[int, int]], exponent: int
+) -> None:
+    ranges, end = [], 0
+    for gap, count in gaps:
+        ranges.append((end + gap, count))
+        end += gap + count
+    made = list(batches(tuple(ranges), 1 << exponent))
+    expected = [piece for first, count in ranges for piece in range(first, first + count)]
+    assert [piece for batch in made for piece in batch] == expected
+    assert all(batch for batch in made)
+    assert all(len(batch) << exponent <= max(config.UPLOAD_READ_AHEAD, 1 << exponent) for batch in made)
+
+
+@asynccontextmanager
+async def asking(swarm: Swarm, size: int) -> AsyncIterator[tuple[Watched, PeerLink, Content]]:
+    """A server that shares a file, and the link of a hand-made requester."""
+    server = await swarm.start_server()
+    write_random(server.files_dir / "a.bin", size)
+    content = Content.of(server.files_dir / "a.bin")
+    await server.node.share(server.files_dir / "a.bin")
+    async with hand_made(swarm.network, "10.0.2.1") as node:
+        yield server, await node.dial((SERVER, PORT)), content
+
+
+async def taken(stream: MessageStream) -> bytes:
+    """The data of all chunks up to the end of the transfer."""
+    data = b""
+    while isinstance(message := await stream.receive(), FileChunk):
+        await stream.receive_raw(32 * message.hashes)
+        data += await stream.receive_raw(message.length)
+    assert message == FileTransferComplete(len(data))
+    return data
+
+
+async def test_pieces_are_sent_as_asked_with_the_metainfo_before_them(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    async with asking(swarm, 10 * BLOCK) as (server, link, content):
+        stream = await link.request()
+        await stream.send(FileRequest(content.file_id, ((1, 2), (9, 1)), metainfo=True))
+        response = await stream.receive_as(FileResponse)
+        assert (response.available, response.size) == (True, 10 * BLOCK)
+        assert await stream.receive_raw(response.metainfo_length) == content.metainfo.encode()
+        assert await taken(stream) == content.data[BLOCK : 3 * BLOCK] + content.data[9 * BLOCK :]
+        assert await stream.receive() is None
+        await stream.send(FileChunkAck(3 * BLOCK))
+        await stream.send_eof()
+        finished = await server.wait_for(UploadFinished)
+        assert (finished.bytes_sent, finished.name) == (3 * BLOCK, "a.bin")
+        assert server.node.statistics["bytes_sent"] == 3 * BLOCK
+
+
+async def test_metainfo_alone_ends_with_it(autojump_clock: MockClock, swarm: Swarm) -> None:
+    async with asking(swarm, 10 * BLOCK) as (server, link, content):
+        stream = await link.request()
+        await stream.send(FileRequest(content.file_id, metainfo=True))
+        response = await stream.receive_as(FileResponse)
+        await stream.receive_raw(response.metainfo_length)
+        assert await stream.receive() is None
+        assert server.node.statistics["bytes_sent"] == 0
+
+
+async def test_what_is_no_acknowledgement_ends_the_request_alone(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    async with asking(swarm, 400 * BLOCK) as (server, link, content):
+        stream = await link.request()
+        await stream.send(FileRequest(content.file_id, ((0, 400),)))
+        await stream.receive_as(FileResponse)
+        await stream.send(Bye())
+        received = 0
+        while data := await stream.stream.receive_some():
+            received += len(data)
+        assert received < len(content.data)  # it ended wherever it was
+        again = await link.request()
+        await again.send(FileRequest(content.file_id, ((0, 1),)))
+        await again.receive_as(FileResponse)
+        assert await taken(again) == content.data[:BLOCK]
+        assert server.node.statistics["links"] == 1
+
+
+async def test_a_file_that_is_withdrawn_in_the_middle_is_not_found(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    async with asking(swarm, 400 * BLOCK) as (server, link, content):
+        stream = await link.request()
+        await stream.send(FileRequest(content.file_id, ((0, 400),)))
+        await stream.receive_as(FileResponse)
+        (server.files_dir / "a.bin").unlink()
+        await trio.sleep(2 * config.RESCAN_INTERVAL_S)
+        data = b""
+        while isinstance(message := await stream.receive(), FileChunk):
+            await stream.receive_raw(32 * message.hashes)
+            data += await stream.receive_raw(message.length)
+        assert isinstance(message, Error)
+        assert message.code in (ErrorCode.NOT_FOUND, ErrorCode.SOURCE_CHANGED)
+        assert content.data.startswith(data)
