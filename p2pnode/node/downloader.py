@@ -132,7 +132,7 @@ class Downloader:
                 if len(self._joining) < config.SOURCES_LINKED_MAX:
                     self._joining.add(source.node_id)
                     self._nursery.start_soon(self._join, source)
-            await trio.sleep(config.SOURCES_REFRESH_S if self._links else config.SOURCES_RETRY_S)
+            await trio.sleep(config.SOURCES_REFRESH_S if self._links else self._patience.pause_s)
 
     def _is_wanted(self, source: NodeItem) -> bool:
         if source.node_id in self._joining or source.node_id in self._banned:

@@ -227,7 +227,7 @@ class Fetcher:
                         nursery.start_soon(ask, source)
                         with trio.move_on_after(config.METAINFO_NEXT_SOURCE_S):
                             await over.wait()
-                await trio.sleep(config.SOURCES_RETRY_S)
+                await trio.sleep(patience.pause_s)
         return found[0]
 
     async def _metainfo_from(self, source: NodeItem, wanted: Wanted) -> Metainfo:

@@ -20,9 +20,19 @@ class Patience:
         """Somebody is there: start counting anew."""
         self._since = trio.current_time()
 
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before looking again: a moment at first, longer for who waits without end."""
+        is_young = self._waited_s < config.NO_SOURCE_TIMEOUT_S
+        return config.SOURCES_RETRY_S if is_young else config.SOURCES_REFRESH_S
+
+    @property
+    def _waited_s(self) -> float:
+        return trio.current_time() - self._since
+
     def check(self, problem: str) -> None:
         """Raise `NoSource` with the problem and the last failure when it is over."""
-        waited = trio.current_time() - self._since
+        waited = self._waited_s
         if self.endless or waited < config.NO_SOURCE_TIMEOUT_S:
             return
         why = f" (the last one: {self.last_failure})" if self.last_failure else ""
