@@ -135,6 +135,12 @@ RESET_RETRY_S: Final = 1.0  # before a source that reset a request is asked agai
 METAINFO_NEXT_SOURCE_S: Final = 2.0  # without the metainfo for so long: another source is asked as well
 METAINFO_AT_ONCE: Final = 4  # sources that send the metainfo at the same time: bounds the memory it takes
 METAINFO_TIMEOUT_S: Final = 120.0  # for all of it: 64 MiB at 5 Mbit/s
+METAINFO_ALONE_S: Final = (
+    20.0  # a source keeps its place so long when others were not asked yet: most are small
+)
+METAINFO_RETRY_MAX_S: Final = (
+    8.0  # a source that gave none is asked again after SOURCES_RETRY_S, doubled up to this
+)
 SOURCES_RETRY_S: Final = 0.5  # the same question while nobody is linked
 DOWNLOAD_EVENTS_MAX: Final = 256  # events that wait for a download's one task; stores wait beyond
 PROGRESS_INTERVAL_S: Final = 0.25  # between two FetchProgress: what an eye can follow
@@ -144,6 +150,10 @@ DISK_THREADS: Final = 8  # blocking calls at once: disks gain nothing beyond
 UPLOAD_READ_AHEAD: Final = (
     1 * MIB
 )  # pieces read and hashed in one hop to a thread, one hop ahead of the network
+UPLOAD_MEMORY_MAX: Final = (
+    128 * MIB
+)  # of pieces read and not yet sent, for all requests; more are answered BUSY
+UPLOAD_MEMORY_PER_NODE_MAX: Final = 16 * MIB  # the same for the requests of one node
 EVENTS_QUEUED_MAX: Final = 4096  # events a subscriber may leave unread before progress is dropped for it
 REQUEST_TIMEOUT_S: Final = 15.0  # a small question; longer than the idle timeout, which tells more
 BYE_TIMEOUT_S: Final = 1.0  # for telling everybody that we leave

@@ -14,12 +14,12 @@ from random import Random
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, AlreadyInProgress, InvalidData, NotFound, P2PNodeError, Refused
+from p2pnode.errors import AlreadyInProgress, InvalidData, NotFound, P2PNodeError, Refused
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.downloader import Downloader, LinkTo
 from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, NodeEvent
 from p2pnode.node.hashing import with_progress
-from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.metainfo_search import MetainfoSearch
 from p2pnode.node.patience import Patience
 from p2pnode.node.references import Reference, Wanted, pick_by_name, wanted_from
 from p2pnode.node.sharing import Shares
@@ -199,42 +199,20 @@ class Fetcher:
         return await self._metainfo_from_sources(wanted, patience)
 
     async def _metainfo_from_sources(self, wanted: Wanted, patience: Patience) -> Metainfo:
-        """Ask one source after the other, the next also when the last one takes its time.
+        async def find_sources() -> list[NodeItem]:
+            return await self._find_sources(wanted)
 
-        The first answer counts, so one that cannot be reached or that trickles holds nobody up.
-        """
-        found: list[Metainfo] = []
-        asking: dict[bytes, trio.Event] = {}
+        async def ask(source: NodeItem) -> Metainfo:
+            return await self._metainfo_from(source, wanted)
 
-        async def ask(source: NodeItem) -> None:
-            try:
-                with trio.move_on_after(config.METAINFO_TIMEOUT_S):
-                    found.append(await self._metainfo_from(source, wanted))
-                    nursery.cancel_scope.cancel()
-            except REMOTE_FAULTS as error:
-                patience.last_failure = error
-            asking.pop(source.node_id).set()
-
-        async with open_flat_nursery() as nursery:
-            while not found:
-                sources = await self._find_sources(wanted)
-                if not asking:
-                    what = printable(wanted.name) if wanted.name else (wanted.file_id or b"").hex()
-                    patience.check(f"nobody gives the metainfo of {what!r}")
-                for source in sources:
-                    if source.node_id not in asking and len(asking) < config.METAINFO_AT_ONCE:
-                        over = asking[source.node_id] = trio.Event()
-                        nursery.start_soon(ask, source)
-                        with trio.move_on_after(config.METAINFO_NEXT_SOURCE_S):
-                            await over.wait()
-                await trio.sleep(patience.pause_s)
-        return found[0]
+        what = printable(wanted.name) if wanted.name else (wanted.file_id or b"").hex()
+        return await MetainfoSearch(find_sources, ask, patience).run(what)
 
     async def _metainfo_from(self, source: NodeItem, wanted: Wanted) -> Metainfo:
         link = await self._link_to(source)
         stream = await open_in_time(link.request)
         try:
-            metainfo = await fetch_metainfo(stream, source.file_id)
+            metainfo = await fetch_metainfo(stream, source.file_id, self._run_blocking)
         finally:
             await stream.aclose()
         if not _fits(metainfo, wanted):

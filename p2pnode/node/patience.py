@@ -20,6 +20,10 @@ class Patience:
         """Somebody is there: start counting anew."""
         self._since = trio.current_time()
 
+    def failed(self, error: P2PNodeError) -> None:
+        """Somebody gave nothing; why, is told in the end."""
+        self.last_failure = error
+
     @property
     def pause_s(self) -> float:
         """How long to wait before looking again: a moment at first, longer for who waits without end."""
