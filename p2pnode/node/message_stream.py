@@ -34,7 +34,7 @@ def text_of(error: P2PNodeError) -> str:
 def error_from(message: Error) -> P2PNodeError:
     """The exception that an `Error` of the other side means here."""
     text = message.text or message.code
-    if message.code == ErrorCode.BUSY:
+    if message.code == ErrorCode.BUSY or message.retryable:
         return Busy(text, retry_after_s=message.retry_after_s)
     if message.code in (ErrorCode.NOT_FOUND, ErrorCode.SOURCE_CHANGED):
         return NotFound(text)

@@ -1,21 +1,33 @@
 """Sends pieces: reads and hashes ahead in threads, one hop ahead of the network, never bytes that fail their hash.
 
 Back-pressure is QUIC's: `send_all` waits while the other side has not consumed. A requester that reads nothing
-for `SEND_STALL_TIMEOUT_S` loses the stream.
+for `SEND_STALL_TIMEOUT_S` loses the stream. What all requests together may hold in memory is bounded, and what one
+node's may; a request beyond that is answered BUSY.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
 from p2pnode import config
-from p2pnode.errors import NotFound, P2PNodeError, RemoteProtocolError, TimedOut
+from p2pnode.errors import (
+    Busy,
+    NotFound,
+    P2PNodeError,
+    RemoteProtocolError,
+    SourceChanged,
+    StreamReset,
+    TimedOut,
+)
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import NodeEvent, UploadFinished
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.peer_link import CloseCode
 from p2pnode.node.sharing import Shared, Shares
 from p2pnode.storage import PieceData
 from p2pnode.torrent import Metainfo
@@ -75,6 +87,7 @@ class Uploader:
         self._shares = shares
         self._run_blocking = run_blocking
         self._publish = publish
+        self._held_by: Counter[bytes] = Counter()  # bytes of memory set aside, by node id
         self.bytes_sent = 0
         self.requests_served = 0
 
@@ -84,18 +97,24 @@ class Uploader:
         if shared is None:
             raise NotFound("not shared here")
         check_request(request, shared.metainfo)
-        metainfo = shared.metainfo.encode() if request.metainfo else b""
-        response = FileResponse(request.file_id, True, shared.metainfo.size, len(metainfo))
-        await _send_in_time(stream, frame(response))
-        await _send_in_time(stream, metainfo)
-        if not request.ranges:
-            return
         started = trio.current_time()
-        async with open_flat_nursery() as nursery:
-            nursery.start_soon(self._read_acks, stream)
-            sent = await self._send_pieces(stream, shared, request)
-            await _send_in_time(stream, frame(FileTransferComplete(sent)))
-            await stream.send_eof()
+        with self._memory_for(node_id, request, shared.metainfo):
+            metainfo = shared.metainfo.encode() if request.metainfo else b""
+            response = FileResponse(request.file_id, True, shared.metainfo.size, len(metainfo))
+            await _send_in_time(stream, frame(response))
+            await _send_in_time(stream, metainfo)
+            if not request.ranges:
+                return
+            try:
+                sent = await self._transfer(stream, shared, request)
+            except (
+                RemoteProtocolError
+            ) as error:  # there is no room for an `Error` between chunks, or after the end
+                stream.reset(CloseCode.PROTOCOL_ERROR)
+                raise StreamReset(f"reset here: {error}", code=CloseCode.PROTOCOL_ERROR) from None
+            except SourceChanged:
+                self._shares.withdraw(shared, "it changed")
+                raise
         self.requests_served += 1
         seconds = trio.current_time() - started
         self._publish(
@@ -103,6 +122,46 @@ class Uploader:
                 file_id=shared.file_id, name=shared.name, node_id=node_id, bytes_sent=sent, seconds=seconds
             )
         )
+
+    @contextmanager
+    def _memory_for(self, node_id: bytes, request: FileRequest, metainfo: Metainfo) -> Iterator[None]:
+        """Set aside what a request holds: a batch that is being sent, and the next. `Busy` where there is no room."""
+        size = 2 * max(config.UPLOAD_READ_AHEAD, metainfo.piece_length) if request.ranges else 0
+        if size and not self._has_room(node_id, size):
+            raise Busy("too many transfers at once", retry_after_s=1.0)
+        self._held_by[node_id] += size
+        try:
+            yield
+        finally:
+            self._held_by[node_id] -= size
+            if not self._held_by[node_id]:
+                del self._held_by[node_id]
+
+    def _has_room(self, node_id: bytes, size: int) -> bool:
+        """Whoever has nothing yet may use what is kept back from those who do."""
+        held = self._held_by.total() + size
+        if not self._held_by[node_id]:
+            return held <= 2 * config.UPLOAD_MEMORY_MAX
+        its = self._held_by[node_id] + size
+        return held <= config.UPLOAD_MEMORY_MAX and its <= config.UPLOAD_MEMORY_PER_NODE_MAX
+
+    async def _transfer(self, stream: MessageStream, shared: Shared, request: FileRequest) -> int:
+        """Send the chunks and the end, and wait until the requester has ended his side; return the bytes sent."""
+        async with open_flat_nursery() as nursery:
+            acknowledged = trio.Event()
+
+            async def read_acks() -> None:
+                await self._read_acks(stream)
+                acknowledged.set()
+
+            nursery.start_soon(read_acks)
+            sent = await self._send_pieces(stream, shared, request)
+            await _send_in_time(stream, frame(FileTransferComplete(sent)))
+            await stream.send_eof()
+            with trio.move_on_after(config.SEND_STALL_TIMEOUT_S):
+                await acknowledged.wait()
+            nursery.cancel_scope.cancel()
+        return sent
 
     async def _read_acks(self, stream: MessageStream) -> None:
         """Take in the requester's progress until he finishes the stream."""

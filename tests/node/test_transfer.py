@@ -329,7 +329,7 @@ async def test_metainfo_must_be_canonical_and_the_one_asked_for(autojump_clock: 
         ours, theirs = memory_stream_pair()
         source = MessageStream(theirs)
         await source.send(FileResponse(file_id, True, 5, len(raw)), raw)
-        return await fetch_metainfo(MessageStream(ours), file_id)
+        return await fetch_metainfo(MessageStream(ours), file_id, inline_blocking())
 
     assert await fetched(right.encode(), right.file_id) == right
     with pytest.raises(P2PNodeError, match="another file"):

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from p2pnode import config
+from p2pnode.errors import StreamReset
 from p2pnode.node.events import UploadFinished
 from p2pnode.node.message_stream import MessageStream
-from p2pnode.node.peer_link import PeerLink
+from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.node.uploader import batches, chunk_frames
 from p2pnode.storage import PieceData
 from p2pnode.testing.nodes import PORT
@@ -28,7 +30,7 @@ from p2pnode.wire.communication import (
     FileResponse,
     FileTransferComplete,
 )
-from p2pnode.wire.framing import FrameDecoder
+from p2pnode.wire.framing import FrameDecoder, frame
 from tests.node.conftest import SERVER, Swarm, Watched, write_random
 from tests.node.hand_made import Content, hand_made
 
@@ -133,15 +135,71 @@ async def test_what_is_no_acknowledgement_ends_the_request_alone(
         await stream.send(FileRequest(content.file_id, ((0, 400),)))
         await stream.receive_as(FileResponse)
         await stream.send(Bye())
-        received = 0
-        while data := await stream.stream.receive_some():
-            received += len(data)
-        assert received < len(content.data)  # it ended wherever it was
+        with pytest.raises(StreamReset) as reset:
+            while await stream.stream.receive_some():
+                pass
+        assert reset.value.code == CloseCode.PROTOCOL_ERROR
         again = await link.request()
         await again.send(FileRequest(content.file_id, ((0, 1),)))
         await again.receive_as(FileResponse)
         assert await taken(again) == content.data[:BLOCK]
         assert server.node.statistics["links"] == 1
+
+
+@pytest.mark.parametrize("babble", [frame(Bye()), b"\x00\x00"])
+async def test_Q10_a_requester_that_babbles_after_the_end_harms_itself_alone(
+    autojump_clock: MockClock, swarm: Swarm, babble: bytes
+) -> None:
+    """There is no side left on which an error could be said, and nothing of it may reach the node."""
+    async with asking(swarm, 4 * BLOCK) as (_, link, content):
+        stream = await link.request()
+        await stream.send(FileRequest(content.file_id, ((0, 4),)))
+        await stream.receive_as(FileResponse)
+        assert await taken(stream) == content.data
+        assert await stream.receive() is None  # the responder's FIN
+        await stream.send_bytes(babble)
+        await stream.send_eof()
+        await trio.sleep(1)
+        again = await link.request()
+        await again.send(FileRequest(content.file_id, ((0, 1),)))
+        await again.receive_as(FileResponse)
+        assert await taken(again) == content.data[:BLOCK]
+
+
+async def test_a_requester_that_never_ends_his_side_is_not_waited_for(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    async with asking(swarm, 4 * BLOCK) as (server, link, content):
+        stream = await link.request()
+        await stream.send(FileRequest(content.file_id, ((0, 4),)))
+        await stream.receive_as(FileResponse)
+        assert await taken(stream) == content.data
+        began = trio.current_time()
+        await server.wait_for(UploadFinished)
+        assert trio.current_time() - began <= config.SEND_STALL_TIMEOUT_S + 1
+
+
+async def test_Q13_one_node_cannot_make_us_hold_more_than_its_share(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """Of twenty requests at once, those beyond the share are answered BUSY, and the others served."""
+    answers: list[object] = []
+    async with asking(swarm, 400 * BLOCK) as (_, link, content):
+        streams = [await link.request() for _ in range(20)]
+
+        async def take(stream: MessageStream) -> None:
+            answers.append(answer := await stream.receive())
+            if isinstance(answer, FileResponse):
+                assert await taken(stream) == content.data
+
+        for stream in streams:
+            await stream.send(FileRequest(content.file_id, ((0, 400),)))
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(take, stream)
+    refused = [answer for answer in answers if isinstance(answer, Error)]
+    assert 2 * config.UPLOAD_READ_AHEAD * (20 - len(refused)) <= config.UPLOAD_MEMORY_PER_NODE_MAX
+    assert {(answer.code, answer.retryable) for answer in refused} == {(ErrorCode.BUSY, True)}
 
 
 async def test_a_file_that_is_withdrawn_in_the_middle_is_not_found(
