@@ -29,7 +29,7 @@ from p2pnode.errors import REMOTE_FAULTS, ConfigError, NetworkError, NotFound
 from p2pnode.node.announcer import Announcer
 from p2pnode.node.blocking import RunBlocking, in_threads
 from p2pnode.node.event_stream import EventStream
-from p2pnode.node.events import FetchCompleted, Listening, NodeEvent
+from p2pnode.node.events import FetchCompleted, Listening, NodeEvent, NodeWarning
 from p2pnode.node.fetching import Fetcher
 from p2pnode.node.link_service import LinkService
 from p2pnode.node.mirror import mirror_for_ever
@@ -334,7 +334,8 @@ class Node:
         return list(found.values())
 
     def _share_changed(self, shared: Shared, offered: bool) -> None:
-        self._presence.own_share(shared, offered)
+        if reason := self._presence.own_share(shared, offered):
+            self._events.publish(NodeWarning(text=f"{shared.path} is not listed: {reason}"))
         if self._announcer is not None:
             self._announcer.announce(offer_of(shared, offered))
 

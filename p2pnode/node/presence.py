@@ -87,9 +87,12 @@ class Presence:
             return (self._listen_address,)
         return tuple((local, port) for local in _local_hosts())[: config.ADDRESSES_PER_NODE_MAX]
 
-    def own_share(self, shared: Shared, offered: bool) -> None:
-        """Something that we offer from now on, or no longer."""
-        self._registry.announce_file(self._node_id, offer_of(shared, offered))
+    def own_share(self, shared: Shared, offered: bool) -> str | None:
+        """Something that we offer from now on, or no longer. Gives the reason if it cannot be listed."""
+        if offered:
+            return self._registry.share(self._node_id, offer_of(shared))
+        self._registry.unshare(self._node_id, shared.file_id)
+        return None
 
     # -- others --------------------------------------------------------------------------------------------
 

@@ -1,14 +1,18 @@
 """Which files there are, and which nodes have which pieces of them.
 
-A file is here as long as somebody offers it. Its first announcer settles its name, size and so on; who says
-otherwise is refused, because a file id stands for exactly one of each.
+A file is here as long as somebody offers it. Its id stands for exactly one name, size and so on, but who says
+them truly cannot be told here. So nobody is refused for his word, or a stranger who came first would shut out
+everybody honest: a list shows what most holders say. What this node shares itself it has verified, so its own
+word counts above all others and is never refused for want of room.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from p2pnode import config
 from p2pnode.tracker import piece_ranges
@@ -21,8 +25,28 @@ __all__ = ["FileIndex", "IndexedFile"]
 class IndexedFile:
     """A file, and by node id the pieces that each node has of it."""
 
-    facts: FileAnnounce  # as first announced, without its pieces
+    facts: FileAnnounce  # what is shown of it, without its pieces: as we say, or else as most holders do
     holders: dict[bytes, PieceRanges] = field(default_factory=dict)
+    own_node_id: bytes | None = None  # ours, if we share it
+    _words: dict[bytes, FileAnnounce] = field(default_factory=dict)  # by node id, its facts
+    _votes: Counter[FileAnnounce] = field(default_factory=Counter)  # by facts, in the order they first came
+
+    def note_word(self, node_id: bytes, facts: FileAnnounce | None) -> None:
+        """What a holder says, in place of what it said; None: it is none any more."""
+        former = self._words.pop(node_id, None)
+        if facts is not None:
+            self._words[node_id] = facts = self.facts if facts == self.facts else facts  # one copy of many
+            self._votes[facts] += 1
+        if former is not None:
+            self._votes[former] -= 1
+            if not self._votes[former]:
+                del self._votes[former]
+
+    def settled_facts(self) -> FileAnnounce:
+        """What counts now; among equals, what came first."""
+        if self.own_node_id is not None:
+            return self._words[self.own_node_id]
+        return max(self._votes.items(), key=itemgetter(1))[0]
 
     @property
     def key(self) -> bytes:
@@ -44,15 +68,24 @@ class FileIndex:
         self._offer_count = 0
         self._range_count = 0
 
-    def offer(self, node_id: bytes, announce: FileAnnounce) -> str | None:
-        """Note what a node has of a file, in place of what it had. Gives the reason if that is refused."""
+    def offer(self, node_id: bytes, announce: FileAnnounce, *, is_own: bool = False) -> str | None:
+        """Note what a node has of a file, in place of what it had. Gives the reason if that is refused.
+
+        `is_own`: it is this very node, whose word is true and for whom there is always room.
+        """
         have = piece_ranges.largest(announce.have, config.OFFER_RANGES_MAX)
-        if reason := self._objection(node_id, announce, have):
+        if reason := _malformation(announce) or (None if is_own else self._excess(node_id, announce, have)):
             return reason
+        facts = _facts(announce)
         file = self._files.get(announce.file_id)
         if file is None:
-            file = self._add(announce)
+            file = self._files[announce.file_id] = IndexedFile(facts)
+            self._list(file)
+        if is_own:
+            file.own_node_id = node_id
         self._hold(file, node_id, have)
+        file.note_word(node_id, facts)
+        self._settle(file)
         return None
 
     def extend(self, node_id: bytes, file_id: bytes, have: PieceRanges) -> None:
@@ -76,8 +109,14 @@ class FileIndex:
         of_node.remove(file_id)
         if not of_node:
             del self._ids_by_node[node_id]
-        if not file.holders:
-            self._remove(file)
+        if file.own_node_id == node_id:
+            file.own_node_id = None
+        file.note_word(node_id, None)
+        if file.holders:
+            self._settle(file)
+        else:
+            self._unlist(file)
+            del self._files[file_id]
 
     def withdraw_all(self, node_id: bytes) -> None:
         """A node is gone."""
@@ -117,14 +156,9 @@ class FileIndex:
             facts.file_id, facts.name, facts.size, sources=len(file.holders), is_directory=facts.is_directory
         )
 
-    def _objection(self, node_id: bytes, announce: FileAnnounce, have: PieceRanges) -> str | None:
-        if not piece_ranges.are_well_formed(announce.have):
-            return "the piece ranges are malformed"
-        if not announce.name or "\0" in announce.name or len(_utf8(announce.name)) > config.NAME_LENGTH_MAX:
-            return "the name is empty, too long or malformed"
+    def _excess(self, node_id: bytes, announce: FileAnnounce, have: PieceRanges) -> str | None:
+        """Why there is no room for this offer, if there is none."""
         file = self._files.get(announce.file_id)
-        if file is not None and file.facts != _facts(announce):
-            return "this file id is known with another name, size, piece length or content"
         held = file.holders.get(node_id) if file is not None else None
         if held is None and self.offers_of(node_id) >= self._files_per_node_max:
             return f"one node may announce {self._files_per_node_max} files here"
@@ -134,16 +168,21 @@ class FileIndex:
             return "this node knows as many pieces as it can hold"
         return None
 
-    def _add(self, announce: FileAnnounce) -> IndexedFile:
-        file = self._files[announce.file_id] = IndexedFile(_facts(announce))
-        insort(self._keys, file.key)
-        if announce.pieces_root is not None:
-            self._ids_by_root.setdefault(announce.pieces_root, set()).add(announce.file_id)
-        return file
+    def _settle(self, file: IndexedFile) -> None:
+        """Show of a file what counts now."""
+        facts = file.settled_facts()
+        if facts != file.facts:
+            self._unlist(file)
+            file.facts = facts
+            self._list(file)
 
-    def _remove(self, file: IndexedFile) -> None:
+    def _list(self, file: IndexedFile) -> None:
+        insort(self._keys, file.key)
+        if file.facts.pieces_root is not None:
+            self._ids_by_root.setdefault(file.facts.pieces_root, set()).add(file.facts.file_id)
+
+    def _unlist(self, file: IndexedFile) -> None:
         facts = file.facts
-        del self._files[facts.file_id]
         del self._keys[bisect_left(self._keys, file.key)]
         if facts.pieces_root is not None:
             same_bytes = self._ids_by_root[facts.pieces_root]
@@ -160,8 +199,17 @@ class FileIndex:
         file.holders[node_id] = have
 
 
+def _malformation(announce: FileAnnounce) -> str | None:
+    """What is wrong with an announce, whoever says it."""
+    if not piece_ranges.are_well_formed(announce.have):
+        return "the piece ranges are malformed"
+    if not announce.name or "\0" in announce.name or len(_utf8(announce.name)) > config.NAME_LENGTH_MAX:
+        return "the name is empty, too long or malformed"
+    return None
+
+
 def _facts(announce: FileAnnounce) -> FileAnnounce:
-    """What must be the same whoever announces the file."""
+    """What is the same whoever announces the file, if he is honest."""
     return FileAnnounce(
         announce.file_id,
         announce.name,

@@ -184,6 +184,14 @@ class Registry:
             reason = "announce your presence first"
         return FileAcknowledge(announce.file_id, accepted=reason is None, reason=reason or "")
 
+    def share(self, node_id: bytes, announce: FileAnnounce) -> str | None:
+        """This very node offers a whole file. Gives the reason if it cannot be listed."""
+        return self._files.offer(node_id, announce, is_own=True)
+
+    def unshare(self, node_id: bytes, file_id: bytes) -> None:
+        """This very node offers a file no longer."""
+        self._files.withdraw(node_id, file_id)
+
     def add_pieces(self, node_id: bytes, have: Have) -> None:
         """A node has more pieces of a file that it offers. Ignored if it offers no such file."""
         self._files.extend(node_id, have.file_id, have.ranges)

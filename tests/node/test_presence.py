@@ -11,11 +11,12 @@ from trio.testing import MockClock
 
 from p2pnode import config
 from p2pnode.errors import NotFound, Refused
+from p2pnode.node.events import FileShared, FileUnshared, NodeWarning
 from p2pnode.node.presence import Presence
 from p2pnode.testing.nodes import PORT
 from p2pnode.tracker.registry import RegistryLimits
 from p2pnode.wire.communication import Error, ErrorCode, FileAnnounce, FileList, PresenceAnnounce
-from tests.node.conftest import SERVER, Swarm
+from tests.node.conftest import SERVER, Swarm, write_random
 from tests.node.hand_made import HandMadeNode, announce, ask, hand_made
 
 FILE = FileAnnounce(bytes(32), "a.bin", 5, 16384, have=((0, 1),))
@@ -161,3 +162,31 @@ async def test_an_error_on_the_control_stream_is_no_answer(autojump_clock: MockC
         link = await node.dial((SERVER, PORT))
         await link.tell(Error(ErrorCode.INTERNAL))
         assert (await link.connection.wait_closed()).code == 1
+
+
+async def test_t6_a_stranger_cannot_keep_our_own_share_out_of_the_list(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    server = await swarm.start_server()
+    write_random(swarm.root / "elsewhere" / "a.bin", 100)
+    other = await swarm.start("10.0.1.9")
+    shared = await other.node.share(swarm.root / "elsewhere" / "a.bin")
+    await other.stop()
+    async with hand_made(swarm.network, "10.0.2.1") as node:
+        lie = FileAnnounce(shared.file_id, "b.bin", 7, 16384, have=((0, 1),))
+        [answer] = await announce(await node.dial((SERVER, PORT)), lie)
+        assert answer.accepted
+        await server.node.share(swarm.root / "elsewhere" / "a.bin")
+        [listed] = await server.node.list_files()
+        assert (listed.name, listed.size, listed.sources) == ("a.bin", 100, 2)
+    assert server.all(NodeWarning) == []
+
+
+async def test_an_empty_file_that_is_gone_is_not_listed(autojump_clock: MockClock, swarm: Swarm) -> None:
+    server = await swarm.start_server()
+    write_random(server.files_dir / "empty", 0)
+    await server.wait_for(FileShared)
+    assert [item.name for item in await server.node.list_files()] == ["empty"]
+    (server.files_dir / "empty").unlink()
+    await server.wait_for(FileUnshared)
+    assert await server.node.list_files() == []

@@ -3,13 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from p2pnode import config
 from p2pnode.tracker.file_index import FileIndex
 from p2pnode.wire.codec import encode
 from p2pnode.wire.communication import FileAnnounce, FileItem, FileList, NodeItem, Sources
 
-ALICE, BOB = b"a" * 32, b"b" * 32
+ALICE, BOB, MALLORY = b"a" * 32, b"b" * 32, b"m" * 32
 ROOT = b"r" * 32
 
 
@@ -54,24 +55,67 @@ def test_a_later_offer_replaces_the_earlier_one() -> None:
     assert files.offers_of(ALICE) == 1
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"name": "other"},
-        {"size": 99},
-        {"piece_length": 20},
-        {"pieces_root": ROOT},
-        {"is_directory": True},
-    ],
-)
-def test_the_first_announcer_settles_what_a_file_is(changed: dict[str, Any]) -> None:
+CHANGED: list[dict[str, Any]] = [
+    {"name": "other"},
+    {"size": 99},
+    {"piece_length": 20},
+    {"pieces_root": ROOT},
+    {"is_directory": True},
+]
+
+
+@pytest.mark.parametrize("changed", CHANGED)
+def test_t6_a_stranger_who_came_first_shuts_nobody_out(changed: dict[str, Any]) -> None:
     files = index()
-    files.offer(ALICE, announce())
-    assert files.offer(BOB, announce(**changed)) is not None
-    assert files.offer(ALICE, announce(**changed)) is not None
-    assert holders(files) == {ALICE: ((0, 10),)}
+    files.offer(MALLORY, announce(**changed))
+    [lie] = files.find(announce().file_id, None)
+    assert files.offer(ALICE, announce()) is None
+    assert lie.facts == replace(announce(**changed), have=())  # one word against one: the first
+    assert files.offer(BOB, announce()) is None
+    assert set(holders(files)) == {MALLORY, ALICE, BOB}
+    [file] = files.find(announce().file_id, None)
+    assert file.facts == replace(announce(), have=())
+    assert files.page("", b"", 10)[0] == (FileItem(announce().file_id, "file", 100, sources=3),)
+    files.withdraw(BOB, announce().file_id)
     files.withdraw(ALICE, announce().file_id)
-    assert files.offer(BOB, announce(**changed)) is None
+    assert file.facts == replace(announce(**changed), have=())
+    files.withdraw(MALLORY, announce().file_id)
+    assert names(files) == []
+    assert list(files.find(announce().file_id, ROOT)) == []
+
+
+@pytest.mark.parametrize("changed", CHANGED)
+def test_t6_our_own_word_counts_above_all_others(changed: dict[str, Any]) -> None:
+    files = index()
+    for stranger in (MALLORY, BOB):
+        files.offer(stranger, announce(**changed))
+    assert files.offer(ALICE, announce(), is_own=True) is None
+    [file] = files.find(announce().file_id, None)
+    assert file.facts == replace(announce(), have=())
+    assert [found.facts for found in files.find(None, ROOT)] == []
+    files.withdraw(ALICE, announce().file_id)
+    assert file.facts == replace(announce(**changed), have=())
+
+
+def test_who_changes_his_word_has_one() -> None:
+    files = index()
+    files.offer(ALICE, announce(name="a"))
+    files.offer(BOB, announce(name="b"))
+    for name in ("x", "b", "a", "b"):
+        files.offer(ALICE, announce(name=name))
+    assert names(files) == ["b"]
+    files.withdraw(BOB, announce().file_id)
+    assert names(files) == ["b"]
+    files.offer(ALICE, announce(name="c"))
+    assert names(files) == ["c"]
+
+
+def test_for_ourselves_there_is_always_room() -> None:
+    files = index(files_per_node_max=0, offers_max=0, ranges_total_max=0)
+    assert files.offer(BOB, announce()) is not None
+    assert files.offer(ALICE, announce(), is_own=True) is None
+    assert files.offer(ALICE, announce(2, "\0"), is_own=True) is not None
+    assert names(files) == ["file"]
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "ä" * (config.NAME_LENGTH_MAX // 2 + 1)])
