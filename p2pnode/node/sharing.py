@@ -149,7 +149,8 @@ class Shares:
     async def _share_item(self, item: Item) -> Shared:
         raw = await self._run_blocking(self._catalogue.lookup, item.path, item.fingerprint)
         if raw is not None:
-            return self._offer(item, Metainfo.decode_canonical(raw))
+            # 100,000 files take seconds to decode: not in the event loop.
+            return self._offer(item, await self._run_blocking(Metainfo.decode_canonical, raw))
         metainfo = await with_progress(
             item.path, partial(hash_item, item), run_blocking=self._run_blocking, publish=self._publish
         )
