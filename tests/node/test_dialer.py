@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from p2pnode import config
 from p2pnode.errors import ConnectFailed, NotFound, P2PNodeError, TrustError
-from p2pnode.node.dialer import Dialer, LinkTable
+from p2pnode.node.dialer import Dialer, LinkTable, dial_first
 from p2pnode.node.events import FetchCompleted, PeerConnected
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.quic import Address
@@ -105,6 +105,63 @@ async def test_where_nobody_answers_the_reason_is_told(autojump_clock: MockClock
         await dialing.link(DEAD)
     with pytest.raises(ConnectFailed, match="no address"):
         await dialing.link()
+
+
+async def test_all_addresses_are_dialed_soon_though_the_first_ones_are_silent(
+    autojump_clock: MockClock, dialing: Dialing
+) -> None:
+    silent = [(f"10.0.3.{number}", PORT) for number in range(3)]
+    link = await dialing.link(*silent, GOOD, DEAD, may_ask=False)
+    assert link.connection.is_open
+    assert trio.current_time() < 4 * config.DIAL_NEXT_ADDRESS_S
+    assert dialing.dialed == [*silent, GOOD]
+    assert [*dialing.links] == [link]
+
+
+async def test_the_slower_of_two_addresses_that_answer_is_given_up(
+    autojump_clock: MockClock, dialing: Dialing
+) -> None:
+    link = await dialing.us.dial(GOOD)
+    late = await dialing.us.dial(GOOD)
+    both_are_there = trio.Event()
+
+    async def dial(address: Address) -> PeerLink:
+        with trio.CancelScope(shield=True):  # as when both come about in the same moment
+            if address == DEAD:
+                both_are_there.set()
+                return late
+            await both_are_there.wait()
+            await trio.sleep(1)
+            return link
+
+    assert await dial_first([GOOD, DEAD], dial) is late
+    assert link.connection.is_open is False
+    assert late.connection.is_open
+
+
+async def test_that_somebody_else_answered_is_told_rather_than_that_nobody_did(
+    autojump_clock: MockClock, dialing: Dialing
+) -> None:
+    async def dial(address: Address) -> PeerLink:
+        if address == GOOD:
+            raise TrustError("another node id")
+        await trio.sleep(5)
+        raise ConnectFailed("nobody answers")
+
+    with pytest.raises(TrustError):
+        await dial_first([GOOD, DEAD], dial)
+    with pytest.raises(TrustError):
+        await dial_first([DEAD, GOOD], dial)
+
+
+async def test_who_dials_us_meanwhile_is_taken_without_being_asked(
+    autojump_clock: MockClock, dialing: Dialing
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dialing.be_dialed)
+        link = await dialing.link(DEAD, may_ask=False)
+    assert not link.dialed
+    assert trio.current_time() < config.DIAL_TRY_TIMEOUT_S
 
 
 async def test_who_cannot_be_dialed_is_asked_for_and_taken_when_he_dials(

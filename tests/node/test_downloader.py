@@ -249,3 +249,25 @@ async def test_more_sources_than_are_needed_are_not_all_dialed(
     lost = [event for event in downloading.events if isinstance(event, FetchSourceLost)]
     assert lost == []
     assert node.node_id in downloading.downloader.bytes_by_source
+
+
+async def test_a_piece_that_was_stored_without_a_word_is_not_asked_for(
+    autojump_clock: MockClock, downloading: Downloading
+) -> None:
+    """A request may be cancelled when its piece is written and the download has not heard of it yet."""
+    for piece in (0, 7, 11):
+        request = FileRequest(downloading.content.file_id, ((piece, 1),))
+        [(_, hashes, data)] = downloading.content.chunks(request)
+        downloading.store.begin_piece(piece, hashes)
+        assert downloading.store.write_blocks(piece, 0, data)
+    async with downloading.source(1) as node:
+        with trio.fail_after(10):
+            await downloading.downloader.run()
+    pieces = [
+        piece
+        for request in asked(node)
+        for first, count in request.ranges
+        for piece in range(first, first + count)
+    ]
+    assert sorted(pieces) == [piece for piece in range(12) if piece not in (0, 7, 11)]
+    assert downloading.store.publish().read_bytes() == downloading.content.data

@@ -353,6 +353,28 @@ async def test_Q11_a_stalling_source_alone_is_no_source(
             await fetching.node.fetch("a.bin", to=fetching.files_dir)
 
 
+async def test_a_source_that_stalled_is_asked_again_for_want_of_others(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    asked = 0
+
+    async def serve(stream: MessageStream, request: FileRequest) -> None:
+        nonlocal asked
+        asked += 1
+        if asked <= config.REQUESTS_PER_SOURCE:
+            await trio.sleep_forever()
+        await hostile.content.serving()(stream, request)
+
+    await swarm.start_server()
+    hostile = Hostile(swarm)
+    async with hand_made(swarm.network, "10.0.2.1", serve_metainfo_then(hostile.content, serve)) as node:
+        await hostile.register(node)
+        fetching = await swarm.start_peer()
+        done = await fetching.node.fetch("a.bin", to=fetching.files_dir)
+        assert done.target.read_bytes() == hostile.data
+        assert {event.node_id for event in fetching.all(FetchSourceLost)} == {node.node_id}
+
+
 # -- requests cut short, floods, and readers who do not read -----------------------------------------------
 
 

@@ -218,3 +218,23 @@ async def test_a_file_that_is_withdrawn_in_the_middle_is_not_found(
         assert isinstance(message, Error)
         assert message.code in (ErrorCode.NOT_FOUND, ErrorCode.SOURCE_CHANGED)
         assert content.data.startswith(data)
+
+
+async def test_a_change_is_told_between_two_chunks_after_all_that_was_read_before(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """It is noticed while a chunk is half sent to a requester who is slow to read."""
+    mib = config.UPLOAD_READ_AHEAD
+    async with asking(swarm, 6 * mib) as (server, link, content):
+        path = server.files_dir / "a.bin"
+        path.write_bytes(content.data[: 3 * mib] + b"?" + content.data[3 * mib + 1 :])
+        stream = await link.request()
+        await stream.send(FileRequest(content.file_id, ((0, content.metainfo.piece_count),)))
+        await trio.sleep(1)
+        await stream.receive_as(FileResponse)
+        data = b""
+        while isinstance(message := await stream.receive(), FileChunk):
+            await stream.receive_raw(32 * message.hashes)
+            data += await stream.receive_raw(message.length)
+        assert isinstance(message, Error) and message.code == ErrorCode.SOURCE_CHANGED
+        assert data == content.data[: 3 * mib]
