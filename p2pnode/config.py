@@ -61,10 +61,11 @@ BENCODE_INTEGER_DIGITS_MAX: Final = 20  # -2**63 has 19 and a sign
 IDLE_TIMEOUT_S: Final = 10.0  # a vanished peer is noticed within this: CLOSE can be lost
 KEEP_ALIVE_S: Final = 3.0  # PING when nothing was received for so long; three fit into the idle timeout
 DIAL_TRY_TIMEOUT_S: Final = 5.0  # one handshake attempt
-DIAL_TIMEOUT_S: Final = 20.0  # all attempts on all addresses of one dial
+DIAL_TIMEOUT_S: Final = 20.0  # all attempts on one address
 ACCEPT_HANDSHAKE_TIMEOUT_S: Final = 10.0  # a handshake that an accepted connection does not finish
 HALF_OPEN_MAX: Final = 256  # accepted connections whose handshake is not finished
 CONNECTIONS_MAX: Final = 4096  # accepted connections in all; 70 KiB each
+CONNECTIONS_PER_NETWORK_MAX: Final = 1024  # of them from one IPv4 address or IPv6 /64: a site behind a NAT
 STREAM_RECEIVE_WINDOW: Final = 2 * MIB  # unread bytes a peer may make us hold for one stream
 CONNECTION_RECEIVE_WINDOW: Final = 4 * MIB  # the same for one connection
 SEND_BUFFER_MAX: Final = 1 * MIB  # unsent and unacknowledged bytes we hold for one stream
@@ -76,7 +77,7 @@ TLS_MESSAGE_SIZE_MAX: Final = 64 * KIB  # aioquic joins a TLS message in quadrat
 CLOSE_REPEATS: Final = 3  # CLOSE is never acknowledged, so it is sent this often
 CLOSE_INTERVAL_S: Final = 0.05  # between the repeats
 DATAGRAM_SIZE: Final = 1200  # bytes of a QUIC datagram: every path carries this (RFC 9000 §14)
-HALF_OPEN_PER_HOST_MAX: Final = 64  # so that one address cannot take all of HALF_OPEN_MAX
+HALF_OPEN_PER_NETWORK_MAX: Final = 64  # so that one IPv4 address or IPv6 /64 cannot take all of HALF_OPEN_MAX
 INBOX_SIZE_MAX: Final = 4 * MIB  # received datagrams that a connection has not taken in yet
 PACKETS_IN_FLIGHT_MAX: Final = 16_384  # half of what 2-byte packet numbers tell apart
 PACKET_NUMBER_SKIP_MAX: Final = 512  # a packet number is left out within so many, to catch lying ACKs
@@ -127,6 +128,8 @@ REQUEST_BYTES: Final = 8 * MIB  # file bytes one FileRequest asks for: bounds wh
 REQUESTS_PER_SOURCE: Final = 2  # so that the link is busy while an answer travels
 SOURCES_AT_ONCE: Final = 4  # links one download draws from
 RETRY_AFTER_MIN_S: Final = 1.0  # a source that is busy is asked again no sooner, whatever it says
+DIAL_NEXT_ADDRESS_S: Final = 1.0  # no answer for so long: dial the next address too (RFC 8305)
+DIAL_CROSSED_S: Final = 1.0  # a dial that may have crossed another gets so long to arrive: a round trip
 DIAL_CONNECT_TO_ME_AFTER_S: Final = 1.0  # no answer for so long: ask the server to make the other side dial
 RECONNECT_MIN_S: Final = 0.5  # first wait before the server is dialed again; doubles with jitter …
 RECONNECT_MAX_S: Final = 8.0  # … up to this, so that a restarted server is found soon
@@ -135,12 +138,8 @@ RESET_RETRY_S: Final = 1.0  # before a source that reset a request is asked agai
 METAINFO_NEXT_SOURCE_S: Final = 2.0  # without the metainfo for so long: another source is asked as well
 METAINFO_AT_ONCE: Final = 4  # sources that send the metainfo at the same time: bounds the memory it takes
 METAINFO_TIMEOUT_S: Final = 120.0  # for all of it: 64 MiB at 5 Mbit/s
-METAINFO_ALONE_S: Final = (
-    20.0  # a source keeps its place so long when others were not asked yet: most are small
-)
-METAINFO_RETRY_MAX_S: Final = (
-    8.0  # a source that gave none is asked again after SOURCES_RETRY_S, doubled up to this
-)
+METAINFO_ALONE_S: Final = 20.0  # a source keeps its place so long while others were never asked
+METAINFO_RETRY_MAX_S: Final = 8.0  # SOURCES_RETRY_S doubles up to this for a source that gave none
 SOURCES_RETRY_S: Final = 0.5  # the same question while nobody is linked
 DOWNLOAD_EVENTS_MAX: Final = 256  # events that wait for a download's one task; stores wait beyond
 PROGRESS_INTERVAL_S: Final = 0.25  # between two FetchProgress: what an eye can follow

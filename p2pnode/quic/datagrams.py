@@ -81,6 +81,14 @@ def format_address(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def network_of(host: str) -> str:
+    """What one customer has, of a numeric host: an IPv4 address, or the 2**64 addresses of an IPv6 network."""
+    ip = ipaddress.ip_address(host)
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Address(int(ip) >> 64 << 64))
+    return str(ip)
+
+
 async def resolve(host: str, port: int) -> list[Address]:
     """The addresses of a host name or a numeric host, best first (RFC 6724). `AddressError`."""
     _check_port(port)  # getaddrinfo takes it modulo 65536

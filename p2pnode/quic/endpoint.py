@@ -30,7 +30,14 @@ from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.configuration import make_configuration
 from p2pnode.quic.connection import Connection
 from p2pnode.quic.credentials import Credentials, Trust
-from p2pnode.quic.datagrams import Address, Datagram, DatagramSocket, format_address, normalise
+from p2pnode.quic.datagrams import (
+    Address,
+    Datagram,
+    DatagramSocket,
+    format_address,
+    network_of,
+    normalise,
+)
 from p2pnode.quic.guard import Escape, guard
 from p2pnode.quic.lifecycle import Role
 from p2pnode.quic.router import Drop, NewConnection, Reply, Router
@@ -101,7 +108,10 @@ class Endpoint:
         self._router: Router[Connection] = Router()
         # Drivers are shielded: a cancelled program still says CLOSE, within GOODBYE_TIMEOUT_S.
         self._connections: dict[Connection, trio.CancelScope] = {}
-        self._half_open: set[Connection] = set()  # accepted, handshake not finished
+        self._accepted: dict[Connection, str] = {}  # and the network that each came from
+        self._half_open: set[Connection] = set()  # of these, those whose handshake is not finished
+        self._accepted_by_network: Counter[str] = Counter()
+        self._half_open_by_network: Counter[str] = Counter()
         self._accept_send, self._accept_receive = trio.open_memory_channel[Connection](ACCEPT_QUEUE_MAX)
         self._exit_stack = ExitStack()
         self._nursery_context = trio.open_nursery()
@@ -248,7 +258,8 @@ class Endpoint:
 
         Too many at once are not refused but dropped: the client tries again by itself.
         """
-        if not self._has_room_for(host=address[0]):
+        network = network_of(address[0])
+        if not self._has_room_for(network):
             self.statistics.datagrams_dropped["too many connections"] += 1
             return
         self._router.use_token(new, now)
@@ -260,15 +271,28 @@ class Endpoint:
         connection = self._add_connection(engine, Role.ACCEPTED, address)
         connection.add_route(new.retry_source_cid)
         connection.deliver(data, address)
+        self._accepted[connection] = network
+        self._accepted_by_network[network] += 1
         self._half_open.add(connection)
+        self._half_open_by_network[network] += 1
 
-    def _has_room_for(self, host: str) -> bool:
-        from_host = sum(1 for connection in self._half_open if connection.remote_address[0] == host)
+    def _has_room_for(self, network: str) -> bool:
         return (
             len(self._connections) < config.CONNECTIONS_MAX
             and len(self._half_open) < config.HALF_OPEN_MAX
-            and from_host < config.HALF_OPEN_PER_HOST_MAX
+            and self._accepted_by_network[network] < config.CONNECTIONS_PER_NETWORK_MAX
+            and self._half_open_by_network[network] < config.HALF_OPEN_PER_NETWORK_MAX
         )
+
+    def _no_longer_half_open(self, connection: Connection) -> None:
+        if connection in self._half_open:
+            self._half_open.remove(connection)
+            _count_down(self._half_open_by_network, self._accepted[connection])
+
+    def _no_longer_accepted(self, connection: Connection) -> None:
+        if connection in self._accepted:
+            self._no_longer_half_open(connection)
+            _count_down(self._accepted_by_network, self._accepted.pop(connection))
 
     # -- connections ---------------------------------------------------------------------------------------
 
@@ -291,17 +315,23 @@ class Endpoint:
                 await connection.run()
         finally:
             del self._connections[connection]
-            self._half_open.discard(connection)
+            self._no_longer_accepted(connection)
             self.statistics.escapes += connection.statistics.escapes
 
     def _on_open(self, connection: Connection) -> None:
-        self._half_open.discard(connection)
+        self._no_longer_half_open(connection)
         try:
             self._accept_send.send_nowait(connection)
         except (trio.WouldBlock, trio.ClosedResourceError):
             connection.close(_CONNECTION_REFUSED, "too many connections wait to be accepted")
         else:
             self.statistics.connections_accepted += 1
+
+
+def _count_down(counts: Counter[str], key: str) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def _check_certificate(connection: Connection, server_name: str | None, trust: Trust) -> bool:

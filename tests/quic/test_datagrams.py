@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from p2pnode.errors import AddressError, AddressInUse
 from p2pnode.quic import format_address, normalise, open_udp_socket, resolve
-from p2pnode.quic.datagrams import ADDRESSES_REMEMBERED_MAX, BATCH_MAX, NO_BUFFER_TRIES, UdpSocket
+from p2pnode.quic.datagrams import ADDRESSES_REMEMBERED_MAX, BATCH_MAX, NO_BUFFER_TRIES, UdpSocket, network_of
 
 
 @pytest.mark.parametrize(
@@ -209,3 +209,15 @@ async def test_addresses_that_are_remembered_are_bounded() -> None:
         bound._remember_receiver((f"10.0.{number // 250}.{number % 250}", 1))
     assert len(bound._received_from) == len(bound._send_to) == 5
     bound.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("fe80::1%eth0", "fe80::"),
+    ],
+)
+def test_a_network_is_what_one_customer_has(host: str, network: str) -> None:
+    assert network_of(host) == network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -411,19 +412,45 @@ async def test_Q11_a_handshake_that_is_never_finished_ends_after_10_s(autojump_c
         assert len(listener._router) == 0
 
 
-async def test_Q11_unfinished_handshakes_of_one_host_are_bounded_and_leave_room_for_others(
-    autojump_clock: Clock,
+@pytest.mark.parametrize("hosts", [["10.0.0.1"], ["2001:db8::1", "2001:db8::2:0:0:1"]])
+async def test_Q11_unfinished_handshakes_of_one_network_are_bounded_and_leave_room_for_others(
+    autojump_clock: Clock, hosts: list[str]
 ) -> None:
     async with Network() as network, endpoint_at(network, LISTENER) as listener:
-        await _half_open(network, config.HALF_OPEN_PER_HOST_MAX + 20)
-        assert len(listener._half_open) == config.HALF_OPEN_PER_HOST_MAX
+        await _half_open(network, config.HALF_OPEN_PER_NETWORK_MAX + 20, hosts)
+        assert len(listener._half_open) == config.HALF_OPEN_PER_NETWORK_MAX
         async with endpoint_at(network, ("10.0.0.77", 7)) as dialer:
             await connect(dialer, listener)
+        await trio.sleep(config.ACCEPT_HANDSHAKE_TIMEOUT_S + 1)
+        assert not listener._half_open_by_network
+        assert not listener._accepted_by_network
 
 
-async def _half_open(network: Network, count: int) -> None:
+async def test_Q11_finished_connections_of_one_network_are_bounded_and_leave_room_for_others(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "CONNECTIONS_PER_NETWORK_MAX", 3)
+    async with (
+        Network() as network,
+        endpoint_at(network, LISTENER) as listener,
+        endpoint_at(network, DIALER) as greedy,
+    ):
+        first, _ = await connect(greedy, listener)
+        for _ in range(2):
+            await connect(greedy, listener)
+        with pytest.raises(ConnectFailed, match="nobody answers"):
+            await dial(greedy)
+        async with endpoint_at(network, ("10.0.0.77", 7)) as dialer:
+            await connect(dialer, listener)
+        first.close()
+        await trio.sleep(1)
+        await connect(greedy, listener)
+        assert listener._accepted_by_network == {DIALER[0]: 3}
+
+
+async def _half_open(network: Network, count: int, hosts: Sequence[str] = (DIALER[0],)) -> None:
     for number in range(count):
-        remote = Remote(network, (DIALER[0], 3000 + number))
+        remote = Remote(network, (hosts[number % len(hosts)], 3000 + number))
         await remote.dial(LISTENER)
         await remote.receive(0.03)  # the Retry
         await remote.send()
