@@ -16,6 +16,7 @@ MIB: Final = 1024 * KIB
 PROTOCOL_VERSION: Final = 1  # of `p2pnode/1`; both sides state it, neither refuses a higher one
 ALPN: Final = "p2pnode/1"
 FRAME_SIZE_MAX: Final = 64 * KIB  # a page of a list fits; nothing larger is ever one message
+WORD_LENGTH_MAX: Final = 64  # characters of a node's name, zone, role or agent
 NAME_LENGTH_MAX: Final = 1024  # characters of a torrent's name or of a prefix
 ERROR_TEXT_LENGTH_MAX: Final = 512  # characters: one line for a person
 RANGES_PER_MESSAGE_MAX: Final = 1024  # piece ranges: 1024 × ~10 bytes fit a frame many times over

@@ -95,8 +95,8 @@ class Node:
         self._credentials = credentials
         self._allow = allow
         self._admins = admins
-        self._name = name or socket.gethostname()
-        self._zone = zone
+        self._name = _checked_word("name", name or socket.gethostname()[: config.WORD_LENGTH_MAX])
+        self._zone = _checked_word("zone", zone)
         self._push_max = push_max
         self._mirror = mirror
         self._qlog_dir = qlog_dir
@@ -343,3 +343,12 @@ class Node:
         if self._files_dir is None:
             raise NotFound("this server has no directory for files")
         return await self._fetcher.fetch(file_id, to=self._files_dir, wait=False)
+
+
+def _checked_word(what: str, word: str) -> str:
+    """A name or zone that can be announced; `ConfigError` for any other."""
+    if len(word) > config.WORD_LENGTH_MAX:
+        raise ConfigError(f"the {what} has {len(word)} characters: {config.WORD_LENGTH_MAX} are the most")
+    if not word.isprintable():
+        raise ConfigError(f"the {what} {word!r} has characters that cannot be shown")
+    return word

@@ -53,7 +53,7 @@ Root = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Name = Annotated[str, Meta(max_length=config.NAME_LENGTH_MAX)]
-Word = Annotated[str, Meta(max_length=64)]
+Word = Annotated[str, Meta(max_length=config.WORD_LENGTH_MAX)]
 Text = Annotated[str, Meta(max_length=config.ERROR_TEXT_LENGTH_MAX)]
 Seconds = Annotated[float, Meta(ge=0, le=86400 * 7)]  # a promise: nothing here is meant to last longer
 Duration = Annotated[float, Meta(ge=0, le=1e9)]  # measured; 30 years keeps NaN and infinity out
