@@ -94,12 +94,12 @@ def list_items(files_dir: Path) -> list[Item]:
 
 
 def _item_or_none(path: Path) -> Item | None:
-    if path.is_symlink() and path.is_dir():
-        return None
     try:
+        if path.is_symlink() and path.is_dir():
+            return None
         return find_item(path)
-    except (NotFound, StorageError):
-        return None
+    except (OSError, NotFound, StorageError):
+        return None  # a link's target may have a name that is too long, or lie where we may not look
 
 
 def find_item(path: Path) -> Item:
@@ -135,22 +135,17 @@ def _walk(root: Path, skipped: list[str]) -> Iterator[FoundFile]:
             if not _is_offered(entry.name):
                 continue
             parts = (*parents, entry.name)
-            if not _is_utf8(entry.name):
-                skipped.append(f"{'/'.join(parts)!r} has a name that is not UTF-8")
-            elif entry.is_dir(follow_symlinks=False):
-                waiting.append(parts)
-            elif (signature := _signature_of_file(entry)) is not None:
-                yield FoundFile(parts, signature)
-            else:
-                skipped.append(f"{'/'.join(parts)!r} is not a regular file")
-
-
-def _signature_of_file(entry: os.DirEntry[str]) -> Signature | None:
-    try:
-        found = entry.stat()
-    except OSError:
-        return None  # a link to nothing, a link to itself, or gone
-    return Signature.of(found) if stat.S_ISREG(found.st_mode) else None
+            try:
+                if not _is_utf8(entry.name):
+                    skipped.append(f"{'/'.join(parts)!r} has a name that is not UTF-8")
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(parts)
+                elif stat.S_ISREG((found := entry.stat()).st_mode):
+                    yield FoundFile(parts, Signature.of(found))
+                else:
+                    skipped.append(f"{'/'.join(parts)!r} is not a regular file")
+            except OSError as error:  # gone, or a link to nothing, to itself, or to where we may not look
+                skipped.append(f"{'/'.join(parts)!r} cannot be read: {error.strerror}")
 
 
 def _is_offered(name: str) -> bool:

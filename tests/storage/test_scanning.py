@@ -51,6 +51,30 @@ class TestFindItem:
         assert [line.isprintable() for line in item.skipped] == [True, True]
         assert "not UTF-8" in item.skipped[0] + item.skipped[1]
 
+    def test_links_that_cannot_be_followed_are_skipped_and_named(self, tmp_path: Path) -> None:
+        make_tree(tmp_path, {"tree/a": 1, "b": 1})
+        for directory in (tmp_path, tmp_path / "tree"):
+            (directory / "long").symlink_to("x" * 300)  # ENAMETOOLONG
+        assert find_item(tmp_path / "tree").skipped == ("'long' cannot be read: File name too long",)
+        assert [item.path.name for item in list_items(tmp_path)] == ["b", "tree"]
+
+    def test_an_entry_whose_kind_cannot_be_found_out_is_skipped_and_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Unknown:
+            """An entry of a file system that does not say what it is, and whose status cannot be had."""
+
+            name = "odd"
+
+            def is_dir(self, *, follow_symlinks: bool) -> bool:
+                raise PermissionError(13, "Permission denied")
+
+        make_tree(tmp_path / "tree", {"a": 1})
+        real = os.scandir
+        monkeypatch.setattr(os, "scandir", lambda path: [*real(path), Unknown()])
+        item = find_item(tmp_path / "tree")
+        assert (len(item.files), item.skipped) == (1, ("'odd' cannot be read: Permission denied",))
+
     def test_a_directory_that_cannot_be_read_is_skipped_and_named(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
