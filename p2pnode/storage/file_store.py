@@ -34,7 +34,7 @@ from p2pnode.storage.shared_files import SharedFiles
 from p2pnode.storage.store import PieceData
 from p2pnode.storage.syncing import sync_files
 from p2pnode.storage.threads import OnProgress
-from p2pnode.storage.verification import verify_path
+from p2pnode.storage.verification import has_right_sizes, verify_path
 from p2pnode.torrent.bitfield import Bitfield, Ranges
 from p2pnode.torrent.merkle import HASH_SIZE, block_hashes
 from p2pnode.torrent.metainfo import Metainfo
@@ -347,7 +347,7 @@ def _require_v2(metainfo: Metainfo) -> None:
 
 
 def _require_same(metainfo: Metainfo, target: Path, on_progress: OnProgress | None) -> None:
-    if not verify_path(metainfo, target, on_progress).is_good:
+    if not has_right_sizes(metainfo, target) or not verify_path(metainfo, target, on_progress).is_good:
         raise TargetExists(f"{os.fspath(target)!r} exists with other content and is left alone")
 
 

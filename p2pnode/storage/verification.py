@@ -48,6 +48,11 @@ def verify_path(
     return _Verifier(metainfo, path).run(on_progress, threads)
 
 
+def has_right_sizes(metainfo: Metainfo, path: Path) -> bool:
+    """Whether every file of a torrent is at `path` with its size; nothing is read, so that a no comes at once."""
+    return not any(_Verifier(metainfo, path).check_sizes())
+
+
 class _Verifier:
     def __init__(self, metainfo: Metainfo, path: Path) -> None:
         self._metainfo = metainfo
@@ -56,7 +61,7 @@ class _Verifier:
 
     def run(self, on_progress: OnProgress | None, threads: int | None) -> Verification:
         metainfo = self._metainfo
-        bad_files = dict(self._check_sizes())
+        bad_files = dict(self.check_sizes())
         bad: list[int] = []
         is_zero_padded = False
         done = 0
@@ -79,7 +84,7 @@ class _Verifier:
             is_zero_padded,
         )
 
-    def _check_sizes(self) -> Iterator[tuple[int, str]]:
+    def check_sizes(self) -> Iterator[tuple[int, str]]:
         """The files, by index, that cannot be right whatever is in them."""
         for index, file in enumerate(self._metainfo.files):
             try:

@@ -223,6 +223,15 @@ class TestDownload:
         assert store.have().is_complete
         store.close()
 
+    def test_a_target_of_another_size_is_refused_without_reading_it(
+        self, source: Source, target: Path
+    ) -> None:
+        hashed: list[int] = []
+        target.write_bytes(bytes(source.metainfo.size + 1))
+        with pytest.raises(TargetExists):
+            FileStore.download(source.metainfo, target, on_progress=lambda done, total: hashed.append(done))
+        assert hashed == []
+
     @pytest.mark.parametrize("kind", ["other bytes", "other size", "directory", "fifo", "dangling link"])
     def test_S6_anything_else_there_is_left_alone(self, source: Source, target: Path, kind: str) -> None:
         match kind:
