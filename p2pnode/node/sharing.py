@@ -114,9 +114,13 @@ class Shares:
     async def rescan(self) -> None:
         """Compare the directory with the table once."""
         assert self._files_dir is not None
+        before = dict(self._by_path)  # what a fetch puts there while we look is not judged by what we saw
         items = {item.path: item for item in await self._list_items(self._files_dir)}
-        for path, (known, shared) in list(self._by_path.items()):
-            if path.parent == self._files_dir and items.get(path) != known:
+        for path, entry in before.items():
+            if path.parent != self._files_dir or self._by_path.get(path) is not entry:
+                continue
+            known, shared = entry
+            if items.get(path) != known:
                 self.withdraw(shared, "it changed" if path in items else "it is gone")
         for path, item in items.items():
             if (

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from p2pnode import config
 from p2pnode.errors import NotFound, StorageError
 from p2pnode.node.events import FileShared, FileUnshared, HashingProgress, NodeWarning
+from p2pnode.storage import hash_path, list_items
 from p2pnode.wire.communication import FileList
 from tests.node.conftest import Swarm, Watched, write_random
 from tests.node.hand_made import ask, hand_made
@@ -173,3 +174,28 @@ async def test_a_peer_lists_what_it_offers(autojump_clock: MockClock, sharing: W
         ("a.bin", 100, 1),
         ("empty", 0, 1),
     ]
+
+
+async def test_what_comes_while_the_directory_is_read_is_not_taken_for_gone(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    listed = trio.Event()
+    adopted = trio.Event()
+
+    async def run_blocking(function, *arguments):  # type: ignore[no-untyped-def]
+        await trio.lowlevel.checkpoint()
+        result = function(*arguments)
+        if function is list_items and not listed.is_set():
+            listed.set()
+            await adopted.wait()
+        return result
+
+    sharing = await swarm.start("10.0.1.1", run_blocking=run_blocking)
+    await listed.wait()
+    path = sharing.files_dir / "a.bin"
+    write_random(path, 100)
+    await sharing.node._shares.adopt(hash_path(path), path)
+    adopted.set()
+    await trio.sleep(TWO_SCANS_S)
+    assert sharing.all(FileUnshared) == []
+    assert len(sharing.all(FileShared)) == 1
