@@ -130,7 +130,6 @@ REQUESTS_PER_SOURCE: Final = 2  # so that the link is busy while an answer trave
 SOURCES_AT_ONCE: Final = 4  # links one download draws from
 RETRY_AFTER_MIN_S: Final = 1.0  # a source that is busy is asked again no sooner, whatever it says
 DIAL_NEXT_ADDRESS_S: Final = 1.0  # no answer for so long: dial the next address too (RFC 8305)
-DIAL_CROSSED_S: Final = 1.0  # a dial that may have crossed another gets so long to arrive: a round trip
 DIAL_CONNECT_TO_ME_AFTER_S: Final = 1.0  # no answer for so long: ask the server to make the other side dial
 RECONNECT_MIN_S: Final = 0.5  # first wait before the server is dialed again; doubles with jitter …
 RECONNECT_MAX_S: Final = 8.0  # … up to this, so that a restarted server is found soon

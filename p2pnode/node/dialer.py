@@ -7,12 +7,12 @@ the dial of the smaller node id stays.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, ConnectFailed, ConnectionClosed, NotFound, P2PNodeError
+from p2pnode.errors import REMOTE_FAULTS, ConnectFailed, ConnectionClosed, NotFound, P2PNodeError, TrustError
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.quic import Address
@@ -101,6 +101,41 @@ def _is_meant(link: PeerLink, target: str) -> bool:
     return link.peer.name == target or (len(digits) >= 4 and link.node_id.hex().startswith(digits))
 
 
+async def dial_first(
+    addresses: Sequence[Address], dial: Callable[[Address], Awaitable[PeerLink]]
+) -> PeerLink:
+    """The first link that comes of dialing any of `addresses`, which are taken up one after the other (RFC 8305).
+
+    The next one is dialed too when one fails or takes `DIAL_NEXT_ADDRESS_S`; a dial that is too late is undone.
+    Raises a `TrustError` if there was one, since somebody answered there; else how the last dial failed.
+    """
+    links: list[PeerLink] = []
+    failures: list[P2PNodeError] = []
+
+    async def dial_one(address: Address, failed: trio.Event) -> None:
+        try:
+            link = await dial(address)
+        except REMOTE_FAULTS as error:
+            failures.append(error)
+            failed.set()
+            return
+        if links:
+            link.connection.close(CloseCode.DUPLICATE_LINK, "another address answered first")
+        links.append(link)
+        nursery.cancel_scope.cancel()
+
+    async with open_flat_nursery() as nursery:
+        for address in addresses:
+            failed = trio.Event()
+            nursery.start_soon(dial_one, address, failed)
+            with trio.move_on_after(config.DIAL_NEXT_ADDRESS_S):
+                await failed.wait()
+    if links:
+        return links[0]
+    distrust = [error for error in failures if isinstance(error, TrustError)]
+    raise (distrust or failures or [ConnectFailed("there is no address that can be dialed")])[-1]
+
+
 class Dialer:
     """Gives a link to a node: the one that stands, or a new one; never two dials to one node at a time."""
 
@@ -126,38 +161,39 @@ class Dialer:
                 self._dialing.pop(node_id, None)
 
     async def _dial(self, node_id: bytes, addresses: tuple[Address, ...], may_ask: bool) -> PeerLink:
-        """Dial each address; meanwhile, after a while, let a common acquaintance ask the node to dial us."""
+        """Dial; meanwhile, after a while, let a common acquaintance ask the node to dial us. A link is a link."""
         found: list[PeerLink] = []
         failures: list[P2PNodeError] = []
 
-        async def dial_them() -> None:
-            for address in addresses:
-                try:
-                    found.append(await self._establish(address, node_id))
-                except REMOTE_FAULTS as error:
-                    failures.append(error)
-                else:
-                    nursery.cancel_scope.cancel()
-                    return
+        async def dial_it() -> None:
+            try:
+                found.append(await dial_first(addresses, lambda address: self._establish(address, node_id)))
+                race.cancel_scope.cancel()
+            except REMOTE_FAULTS as error:
+                failures.append(error)
 
-        async def be_dialed() -> None:
-            await trio.sleep(config.DIAL_CONNECT_TO_ME_AFTER_S if addresses else 0)
+        async def ask_it_to_dial() -> None:
+            await trio.sleep(wait_s)
             try:
                 is_asked = await self._ask_to_connect(node_id)
-            except ConnectionClosed as error:
-                failures.append(error)
+            except ConnectionClosed:
                 return
             if is_asked:
-                with trio.move_on_after(config.DIAL_TRY_TIMEOUT_S):
-                    found.append(await self._links.wait_for(node_id))
-                    nursery.cancel_scope.cancel()
+                await trio.sleep(config.DIAL_TRY_TIMEOUT_S)
 
-        async with open_flat_nursery() as nursery:
-            nursery.start_soon(dial_them)
-            if may_ask:
-                nursery.start_soon(be_dialed)
-        if found:
-            return found[0]
-        if failures:
-            raise failures[-1]
-        raise ConnectFailed("the node gave no address that can be dialed")
+        async def be_dialed() -> None:
+            await trio.sleep(wait_s)  # two who drop their own dial for the other's at once would have none
+            found.append(await self._links.wait_for(node_id))
+            race.cancel_scope.cancel()
+
+        wait_s = config.DIAL_CONNECT_TO_ME_AFTER_S if addresses else 0
+        async with open_flat_nursery() as race:
+            race.start_soon(be_dialed)
+            async with open_flat_nursery() as attempts:
+                attempts.start_soon(dial_it)
+                if may_ask:
+                    attempts.start_soon(ask_it_to_dial)
+            race.cancel_scope.cancel()
+        if not found:
+            raise failures[0]
+        return found[0]

@@ -74,6 +74,9 @@ class Downloader:
         self._send_event, self._events = trio.open_memory_channel[Event](config.DOWNLOAD_EVENTS_MAX)
         self._seen: set[bytes] = set()  # everybody who was ever said to have it
         self._joining: set[bytes] = set()  # those who are dialed, or linked
+        self._dialed: set[bytes] = (
+            set()
+        )  # whose first dial is over: only that one is waited for with patience
         self._links: dict[bytes, PeerLink] = {}
         self._banned: set[bytes] = set()  # whoever lied: is not asked again
         self._stalled: set[bytes] = set()  # whoever kept us waiting: is asked again only for want of others
@@ -126,7 +129,7 @@ class Downloader:
             if not self._seen.issuperset(source.node_id for source in sources):
                 self._patience.renew()
                 self._seen.update(source.node_id for source in sources)
-            if not self._requests:
+            if not self._requests and not self._joining - self._links.keys() - self._dialed:
                 self._patience.check(f"nobody gives {printable(self._metainfo.name)!r}")
             for source in filter(self._is_wanted, sources):
                 if len(self._joining) < config.SOURCES_LINKED_MAX:
@@ -145,9 +148,11 @@ class Downloader:
             have = self._pieces_of(source)
             link = await self._link_to(source)
         except REMOTE_FAULTS as error:
-            self._patience.last_failure = error
+            self._patience.failed(error)
             self._joining.discard(source.node_id)
             return
+        finally:
+            self._dialed.add(source.node_id)
         self._links[source.node_id] = link
         await self._send_event.send(PeerJoined(source.node_id, have))
         closed = await link.connection.wait_closed()

@@ -14,14 +14,12 @@ import trio
 from p2pnode import config
 from p2pnode.errors import (
     REMOTE_FAULTS,
-    ConnectFailed,
     ConnectionClosed,
-    NetworkError,
     P2PNodeError,
     Refused,
     RemoteProtocolError,
 )
-from p2pnode.node.dialer import Dialer, LinkTable
+from p2pnode.node.dialer import Dialer, LinkTable, dial_first
 from p2pnode.node.events import NodeEvent, PeerConnected, PeerDisconnected
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.nurseries import open_flat_nursery
@@ -77,14 +75,12 @@ class LinkService:
             self._nursery.start_soon(self._take, connection)
 
     async def dial_server(self, server: ServerReference) -> PeerLink:
-        """Dial each address of the server's name until one answers."""
-        failure: NetworkError | None = None
-        for address in await resolve(server.host, server.port):
-            try:
-                return await self._dial(address, server.trust, server.host, is_server=True)
-            except NetworkError as error:
-                failure = error
-        raise failure or ConnectFailed(f"{server.address} has no address")
+        """Dial the addresses of the server's name until one answers."""
+
+        async def dial(address: Address) -> PeerLink:
+            return await self._dial(address, server.trust, server.host, is_server=True)
+
+        return await dial_first(await resolve(server.host, server.port), dial)
 
     async def link_to(self, source: NodeItem) -> PeerLink:
         """The link that stands to this node, or a new one."""
