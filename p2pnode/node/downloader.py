@@ -157,7 +157,7 @@ class Downloader:
         await self._send_event.send(PeerJoined(source.node_id, have))
         closed = await link.connection.wait_closed()
         if self._links.get(source.node_id) is link:
-            self._patience.last_failure = closed
+            self._patience.failed(closed)
             self._lose(source.node_id, str(closed))
             await self._send_event.send(PeerLeft(source.node_id))
 
@@ -212,20 +212,20 @@ class Downloader:
             self._ban(command.peer, str(error))
             return PieceCorrupt(command.peer, error.piece)
         except Busy as busy:
-            self._patience.last_failure = busy
+            self._patience.failed(busy)
             return RequestFailed(command.request, retryable=True, retry_after_s=busy.retry_after_s)
         except StreamReset as reset:
-            self._patience.last_failure = reset
+            self._patience.failed(reset)
             return RequestFailed(command.request, retryable=True, retry_after_s=config.RESET_RETRY_S)
         except (Refused, NotFound) as error:
-            self._patience.last_failure = error
+            self._patience.failed(error)
             return RequestFailed(command.request, retryable=False)
         except RemoteProtocolError as error:
-            self._patience.last_failure = error
+            self._patience.failed(error)
             self._ban(command.peer, str(error))
             return PeerLeft(command.peer)
         except REMOTE_FAULTS as error:
-            self._patience.last_failure = error
+            self._patience.failed(error)
             if isinstance(error, TimedOut):
                 self._stalled.add(command.peer)
             self._lose(command.peer, str(error))

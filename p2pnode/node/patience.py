@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from p2pnode import config
-from p2pnode.errors import NoSource, P2PNodeError
+from p2pnode.errors import Busy, NoSource, P2PNodeError
 
 
 class Patience:
@@ -21,8 +21,10 @@ class Patience:
         self._since = trio.current_time()
 
     def failed(self, error: P2PNodeError) -> None:
-        """Somebody gave nothing; why, is told in the end."""
+        """Somebody gave nothing; why, is told in the end. Who is busy is there, and is waited for."""
         self.last_failure = error
+        if isinstance(error, Busy):
+            self._since = trio.current_time() + min(error.retry_after_s, config.RETRY_AFTER_MAX_S)
 
     @property
     def pause_s(self) -> float:

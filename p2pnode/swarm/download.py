@@ -46,6 +46,7 @@ class DownloadLimits:
     request_bytes: int = config.REQUEST_BYTES
     ranges_per_request: int = config.RANGES_PER_MESSAGE_MAX
     retry_after_min_s: float = config.RETRY_AFTER_MIN_S
+    retry_after_max_s: float = config.RETRY_AFTER_MAX_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,8 @@ class Download:
     def _request_failed(self, event: RequestFailed, now: float) -> None:
         peer = self._end_request(event.request, refused=not event.retryable)
         if peer is not None and event.retryable:
-            peer.asked_again_at = now + max(event.retry_after_s, self._limits.retry_after_min_s)
+            wait_s = min(event.retry_after_s, self._limits.retry_after_max_s)
+            peer.asked_again_at = now + max(wait_s, self._limits.retry_after_min_s)
 
     # -- endings -------------------------------------------------------------------------------------------
 
