@@ -14,7 +14,7 @@ from random import Random
 import trio
 
 from p2pnode import config
-from p2pnode.errors import AlreadyInProgress, InvalidData, NotFound, P2PNodeError, Refused
+from p2pnode.errors import REMOTE_FAULTS, AlreadyInProgress, InvalidData, P2PNodeError, Refused
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.downloader import Downloader, LinkTo
 from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, NodeEvent
@@ -100,10 +100,10 @@ class Fetcher:
         while True:
             try:
                 files = await self._list_files(wanted.name)
-                if not any(item.name == wanted.name for item in files):
+                if not patience.endless and not any(item.name == wanted.name for item in files):
                     files = await self._list_files("")  # for near names
                 return replace(wanted, file_id=pick_by_name(wanted.name, files).file_id)
-            except NotFound:
+            except REMOTE_FAULTS:  # the server may be away, too
                 if not patience.endless:
                     raise
                 await trio.sleep(config.SOURCES_REFRESH_S)

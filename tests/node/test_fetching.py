@@ -12,9 +12,12 @@ from p2pnode import config
 from p2pnode.errors import AlreadyInProgress, NetworkError, NoSource, NotFound, TargetExists
 from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, FileShared
 from p2pnode.node.fetching import target_path
+from p2pnode.node.message_stream import MessageStream
 from p2pnode.testing.network import LinkProfile
-from tests.node.conftest import Swarm, Watched, write_random
-from tests.node.hand_made import Content
+from p2pnode.testing.nodes import PORT
+from p2pnode.wire.communication import Error, ErrorCode
+from tests.node.conftest import SERVER, Swarm, Watched, write_random
+from tests.node.hand_made import Content, Request, announce, hand_made
 
 KIB = 1024
 SIZE = 300 * KIB
@@ -182,3 +185,46 @@ async def test_with_patience_it_waits_for_a_source(autojump_clock: MockClock, sw
         await trio.sleep(200)
         await swarm.start("10.0.1.1", server=swarm.reference())
     assert (fetching.files_dir / "a.bin").read_bytes() == data
+
+
+async def test_with_patience_it_waits_for_a_server_that_is_away(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    state = swarm.root / "server state"
+    server = await swarm.start_server(state_dir=state)
+    peer = await swarm.start_peer()
+    await server.stop()
+    await trio.sleep(60)
+    data = write_random(server.files_dir / "a.bin", SIZE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: peer.node.fetch("a.bin", to=peer.files_dir, wait=True))
+        await trio.sleep(200)
+        await swarm.start_server(state_dir=state)
+    assert (peer.files_dir / "a.bin").read_bytes() == data
+
+
+@pytest.mark.parametrize("asked_for", ["metainfo", "pieces"])
+async def test_a_lone_source_that_is_busy_for_long_is_waited_for(
+    autojump_clock: MockClock, swarm: Swarm, asked_for: str
+) -> None:
+    await swarm.start_server()
+    write_random(swarm.root / "a.bin", SIZE)
+    content = Content.of(swarm.root / "a.bin")
+    began = trio.current_time()
+    seconds_busy = 3 * config.NO_SOURCE_TIMEOUT_S
+    honestly = content.serving()
+
+    async def serve(stream: MessageStream, request: Request) -> None:
+        if trio.current_time() < began + seconds_busy:
+            await stream.send(Error(ErrorCode.BUSY, "busy", retryable=True, retry_after_s=86_400))
+        else:
+            await honestly(stream, request)
+
+    async with hand_made(swarm.network, "10.0.2.1", serve) as busy:
+        link = await busy.dial((SERVER, PORT))
+        await announce(link, content.offer())
+        peer = await swarm.start_peer()
+        with trio.fail_after(seconds_busy + 4 * config.RETRY_AFTER_MAX_S):
+            reference = content.file_id if asked_for == "metainfo" else content.metainfo
+            done = await peer.node.fetch(reference, to=peer.files_dir)
+    assert done.bytes_fetched == SIZE
