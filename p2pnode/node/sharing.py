@@ -1,25 +1,30 @@
-"""What this node offers: files and trees by file id, and the watch over a shared directory.
+"""What this node offers: files and trees by file id, and the watch over them.
 
-An item of the directory is each top-level entry. Hashes come from the catalogue where nothing changed, else from
-all cores. What is gone or changed is un-shared; what changed a moment ago waits.
+Watched is each top-level entry of the shared directory, and whatever was shared by its path. Hashes come from the
+catalogue where nothing changed, else from all cores. What is gone or changed is un-shared; what changed a moment
+ago waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import trio
 
 from p2pnode import config
-from p2pnode.errors import P2PNodeError, StorageError
+from p2pnode.errors import NotFound, P2PNodeError, StorageError
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import FileShared, FileUnshared, NodeEvent, NodeWarning
 from p2pnode.node.hashing import with_progress
 from p2pnode.storage import Catalogue, FileStore, Item, PieceData, find_item, hash_item, list_items
 from p2pnode.torrent import Metainfo
+
+SKIPPED_SHOWN_MAX: Final = 3  # entries that a warning names: one line for a person
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class Shares:
         self._wall_clock = wall_clock
         self._by_id: dict[bytes, Shared] = {}
         self._by_path: dict[Path, tuple[Item, Shared]] = {}
+        self._asked_for: set[Path] = set()  # shared by their paths, wherever they lie
+        self._doubted: set[Path] = set()  # their bytes were found changed, whatever their status says
         self._failed: dict[Path, Item] = {}
         self._trouble = ""  # why the directory could not be read last time
 
@@ -82,8 +89,9 @@ class Shares:
 
     async def share(self, path: Path) -> Shared:
         """Offer a file or tree: hash it unless the catalogue knows it. Raises `StorageError` and kin."""
-        item = await self._run_blocking(find_item, path)
-        return await self._share_item(item)
+        shared = await self._share_item(await self._run_blocking(find_item, path))
+        self._asked_for.add(path)
+        return shared
 
     async def adopt(self, metainfo: Metainfo, path: Path) -> None:
         """Offer what a fetch just verified and put there, without hashing it again."""
@@ -93,6 +101,14 @@ class Shares:
             self._offer(item, metainfo)
 
     def withdraw(self, shared: Shared, reason: str) -> None:
+        """Stop offering an item whose bytes are no longer what they were; the next scan hashes it anew.
+
+        A second call does nothing.
+        """
+        self._doubted.update(path for path, (_, known) in self._by_path.items() if known is shared)
+        self._drop(shared, reason)
+
+    def _drop(self, shared: Shared, reason: str) -> None:
         """Stop offering an item."""
         for path, (_, known) in list(self._by_path.items()):
             if known is shared:
@@ -106,22 +122,19 @@ class Shares:
         shared.store.close()
 
     async def watch(self) -> None:
-        """Keep the table in step with the shared directory, for ever."""
-        while self._files_dir is not None:
+        """Keep the table in step with what is watched, for ever."""
+        while True:
             await self.rescan()
             await trio.sleep(config.RESCAN_INTERVAL_S)
 
     async def rescan(self) -> None:
-        """Compare the directory with the table once."""
-        assert self._files_dir is not None
+        """Compare what is watched with the table once."""
         before = dict(self._by_path)  # what a fetch puts there while we look is not judged by what we saw
-        items = {item.path: item for item in await self._list_items(self._files_dir)}
+        items = {item.path: item for item in await self._look()}
         for path, entry in before.items():
-            if path.parent != self._files_dir or self._by_path.get(path) is not entry:
-                continue
             known, shared = entry
-            if items.get(path) != known:
-                self.withdraw(shared, "it changed" if path in items else "it is gone")
+            if self._by_path.get(path) is entry and items.get(path) != known:
+                self._drop(shared, "it changed" if path in items else "it is gone")
         for path, item in items.items():
             if (
                 path not in self._by_path
@@ -129,6 +142,13 @@ class Shares:
                 and item.is_settled(self._wall_clock())
             ):
                 await self._try_share(item)
+
+    async def _look(self) -> list[Item]:
+        """What is there now of all that is watched."""
+        items = [] if self._files_dir is None else await self._list_items(self._files_dir)
+        if self._asked_for:
+            items += await self._run_blocking(_find_items, tuple(self._asked_for))
+        return items
 
     async def _list_items(self, files_dir: Path) -> list[Item]:
         """What lies in the directory; nothing, and one warning, while it cannot be read."""
@@ -151,15 +171,28 @@ class Shares:
             self._publish(NodeWarning(text=f"not shared: {error}"))
 
     async def _share_item(self, item: Item) -> Shared:
-        raw = await self._run_blocking(self._catalogue.lookup, item.path, item.fingerprint)
+        """Offer what was found, and say what of it had to be left out."""
+        shared = self._offer(item, await self._metainfo_of(item))
+        if item.skipped:
+            shown = "; ".join(item.skipped[:SKIPPED_SHOWN_MAX])
+            more = "; …" if len(item.skipped) > SKIPPED_SHOWN_MAX else ""
+            self._publish(NodeWarning(text=f"{len(item.skipped)} left out of {item.path}: {shown}{more}"))
+        return shared
+
+    async def _metainfo_of(self, item: Item) -> Metainfo:
+        """From the catalogue, else by hashing it."""
+        raw = None
+        if item.path not in self._doubted:
+            raw = await self._run_blocking(self._catalogue.lookup, item.path, item.fingerprint)
         if raw is not None:
             # 100,000 files take seconds to decode: not in the event loop.
-            return self._offer(item, await self._run_blocking(Metainfo.decode_canonical, raw))
+            return await self._run_blocking(Metainfo.decode_canonical, raw)
         metainfo = await with_progress(
             item.path, partial(hash_item, item), run_blocking=self._run_blocking, publish=self._publish
         )
         await self._remember(item, metainfo)
-        return self._offer(item, metainfo)
+        self._doubted.discard(item.path)
+        return metainfo
 
     async def _remember(self, item: Item, metainfo: Metainfo) -> None:
         await self._run_blocking(self._catalogue.remember, item.path, item.fingerprint, metainfo.encode())
@@ -183,3 +216,12 @@ class Shares:
         for shared in self._by_id.values():
             shared.store.close()
         self._catalogue.close()
+
+
+def _find_items(paths: Iterable[Path]) -> list[Item]:
+    """What is there of these; runs in a thread."""
+    items = []
+    for path in paths:
+        with suppress(NotFound, StorageError):
+            items.append(find_item(path))
+    return items

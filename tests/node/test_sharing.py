@@ -16,6 +16,7 @@ from p2pnode import config
 from p2pnode.errors import NotFound, StorageError
 from p2pnode.node.events import FileShared, FileUnshared, HashingProgress, NodeWarning
 from p2pnode.storage import hash_path, list_items
+from p2pnode.testing.nodes import simulated_node
 from p2pnode.wire.communication import FileList
 from tests.node.conftest import Swarm, Watched, write_random
 from tests.node.hand_made import ask, hand_made
@@ -105,9 +106,8 @@ async def test_the_same_bytes_under_the_same_name_are_one_file(
     assert len(sharing.all(FileShared)) == 1
     (sharing.files_dir / "a.bin").unlink()
     await trio.sleep(TWO_SCANS_S)
-    assert not sharing.node.offers(here.file_id)
-    again = await sharing.node.share(swarm.root / "elsewhere" / "a.bin")
-    assert again.path == swarm.root / "elsewhere" / "a.bin"
+    again = sharing.node._shares.by_id(here.file_id)
+    assert again is not None and again.path == swarm.root / "elsewhere" / "a.bin"
 
 
 async def test_what_is_not_there_cannot_be_shared(autojump_clock: MockClock, sharing: Watched) -> None:
@@ -199,3 +199,67 @@ async def test_what_comes_while_the_directory_is_read_is_not_taken_for_gone(
     await trio.sleep(TWO_SCANS_S)
     assert sharing.all(FileUnshared) == []
     assert len(sharing.all(FileShared)) == 1
+
+
+async def test_what_was_shared_by_its_path_is_watched_wherever_it_lies(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    path = swarm.root / "elsewhere" / "a.bin"
+    write_random(path, 100)
+    async with simulated_node(swarm.network, "10.0.1.1") as node, node.events() as events:
+        first = await node.share(path)
+        await trio.sleep(TWO_SCANS_S)
+        write_random(path, 200)
+        await trio.sleep(TWO_SCANS_S)
+        assert not node.offers(first.file_id)
+        [second] = node._shares
+        path.unlink()
+        await trio.sleep(TWO_SCANS_S)
+        assert list(node._shares) == []
+        seen = [events.receive_nowait() for _ in range(events.statistics().current_buffer_used)]
+    assert second.size == 200
+    reasons = [event.reason for event in seen if isinstance(event, FileUnshared)]
+    assert reasons == ["it changed", "it is gone"]
+
+
+async def test_what_is_found_changed_is_withdrawn_once_and_hashed_anew(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """Bytes that rot change neither size nor times: what was remembered of them is not to be believed."""
+    remembered = 0
+
+    async def run_blocking(function, *arguments):  # type: ignore[no-untyped-def]
+        nonlocal remembered
+        await trio.lowlevel.checkpoint()
+        remembered += getattr(function, "__name__", "") == "remember"
+        return function(*arguments)
+
+    sharing = await swarm.start("10.0.1.1", run_blocking=run_blocking)
+    write_random(sharing.files_dir / "a.bin", 100)
+    shared = await sharing.node.share(sharing.files_dir / "a.bin")
+    await trio.sleep(TWO_SCANS_S)
+    before = remembered
+    for _ in range(2):
+        sharing.node._shares.withdraw(shared, "it changed")
+    assert not sharing.node.offers(shared.file_id)
+    await trio.sleep(TWO_SCANS_S)
+    assert len(sharing.all(FileUnshared)) == 1
+    assert remembered == before + 1
+    again = sharing.node._shares.by_id(shared.file_id)
+    assert again is not None and again is not shared
+    sharing.node._shares.withdraw(shared, "it changed")  # an old one takes no new one with it
+    assert sharing.node.offers(shared.file_id)
+    assert len(again.store.read_piece(0).data) == 100
+
+
+async def test_what_is_left_out_of_a_tree_is_said_once(autojump_clock: MockClock, sharing: Watched) -> None:
+    write_random(sharing.files_dir / "tree" / "b.bin", 100)
+    for name in "pqrs":
+        os.mkfifo(sharing.files_dir / "tree" / name)
+    await trio.sleep(5 * TWO_SCANS_S)
+    [warning] = sharing.all(NodeWarning)
+    assert warning.text == (
+        f"4 left out of {sharing.files_dir / 'tree'}:"
+        " 'p' is not a regular file; 'q' is not a regular file; 'r' is not a regular file; …"
+    )
+    assert offered(sharing) == ["tree"]
