@@ -9,6 +9,7 @@ Everything else here (streams, `close`, `open_stream`) changes the engine's stat
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from math import inf
 from typing import Final, Protocol
@@ -33,6 +34,8 @@ TIMER_GRANULARITY_S: Final = 0.001  # at exactly its own deadline aioquic's time
 ACCEPT_QUEUE_MAX: Final = 256  # streams that the remote opened and nobody accepted yet
 INBOX_OVERHEAD: Final = 64  # bytes of memory that a received datagram takes besides its own
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3  # when the remote's idle timeout is shorter than ours
+
+_logger = logging.getLogger("p2pnode.quic")
 
 
 class Routes(Protocol):
@@ -235,8 +238,15 @@ class Connection:
             self._move(Phase.CLOSED)
             for connection_id in self._connection_ids:
                 self._routes.remove(connection_id)
-            self._engine.finish_log()
             self._ended.set()
+            self._finish_log()
+
+    def _finish_log(self) -> None:
+        """A log that cannot be written, on a full disk perhaps, must not end more than itself."""
+        try:
+            self._engine.finish_log()
+        except OSError as error:
+            _logger.warning("a qlog cannot be written: %s", error)
 
     # -- the driver ----------------------------------------------------------------------------------------
 

@@ -330,6 +330,23 @@ async def test_keys_and_events_are_logged_where_asked(autojump_clock: Clock, tmp
             pass
 
 
+async def test_a_log_that_cannot_be_written_ends_nothing_else(
+    autojump_clock: Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "qlog").mkdir()
+    async with (
+        Network() as network,
+        endpoint_at(network, DIALER, qlog_dir=tmp_path / "qlog") as dialer,
+        endpoint_at(network, LISTENER) as listener,
+    ):
+        dialled, _ = await connect(dialer, listener)
+        (tmp_path / "qlog").rmdir()
+        dialled.close()
+        await dialled.wait_closed()
+        await connect(dialer, listener)
+    assert "qlog cannot be written" in caplog.text
+
+
 # -- hostile remotes ---------------------------------------------------------------------------------------
 
 
