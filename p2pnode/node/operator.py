@@ -37,6 +37,22 @@ def _short_path(directory: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
+def _bound_socket(state_dir: Path) -> socket.socket:
+    """The socket under its name, for our user only. Without a checkpoint, since the umask is the process's."""
+    (state_dir / SOCKET_NAME).unlink(missing_ok=True)
+    unbound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        with _short_path(state_dir) as path:
+            unbound.bind(path)
+    except OSError:
+        unbound.close()
+        raise
+    finally:
+        os.umask(mask)
+    return unbound
+
+
 async def serve_operators(
     state_dir: Path,
     responder: Responder,
@@ -45,14 +61,7 @@ async def serve_operators(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen until cancelled; a socket that a killed server left is replaced (its directory is locked by us)."""
-    listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    (state_dir / SOCKET_NAME).unlink(missing_ok=True)
-    with _short_path(state_dir) as path:
-        mask = os.umask(0o177)
-        try:
-            await listening.bind(path)
-        finally:
-            os.umask(mask)
+    listening = trio.socket.from_stdlib_socket(_bound_socket(state_dir))
     listening.listen(16)
 
     async def answer(stream: trio.SocketStream) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from contextlib import aclosing
 from pathlib import Path
@@ -35,6 +36,29 @@ async def test_only_its_user_may_open_it(autojump_clock: MockClock, swarm: Swarm
     assert stat.S_IMODE(socket.stat().st_mode) == 0o600
     await server.stop()
     assert not socket.exists()
+
+
+async def test_no_other_task_runs_while_new_files_are_for_its_user_only(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    """The umask is the whole process's: a file that another task made meanwhile would get it too."""
+    usual = os.umask(0o022)
+    seen = set()
+
+    async def look_for_ever() -> None:
+        while True:
+            seen.add(mask := os.umask(0o022))
+            os.umask(mask)
+            await trio.lowlevel.checkpoint()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look_for_ever)
+            await swarm.start_server(state_dir=swarm.root / "state")
+            nursery.cancel_scope.cancel()
+    finally:
+        os.umask(usual)
+    assert seen == {0o022}
 
 
 async def test_a_socket_that_a_killed_server_left_is_replaced(
