@@ -343,6 +343,7 @@ async def test_a_log_that_cannot_be_written_ends_nothing_else(
         (tmp_path / "qlog").rmdir()
         dialled.close()
         await dialled.wait_closed()
+        (tmp_path / "qlog").mkdir()
         await connect(dialer, listener)
     assert "qlog cannot be written" in caplog.text
 
