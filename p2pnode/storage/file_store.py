@@ -24,6 +24,7 @@ from p2pnode.errors import (
     StorageError,
     TargetExists,
 )
+from p2pnode.storage import confined
 from p2pnode.storage.block_map import BlockMap
 from p2pnode.storage.faults import translated
 from p2pnode.storage.journal import Journal, Run, encode_checkpoint, encode_hashes, encode_run, read_header
@@ -325,18 +326,34 @@ class FileStore:
 
 
 def peek_journal(target: Path) -> Metainfo | None:
-    """The metainfo of an interrupted download to `target`, if there is one that can be read."""
+    """The metainfo of an interrupted download to `target`, if there is one that can be read.
+
+    What was planted in its place, a link or a FIFO perhaps, is none.
+    """
     try:
-        with (target.parent / journal_name(target)).open("rb") as file:
-            header = read_header(file.fileno())
+        fd = _open_journal(target)
+    except (OSError, StorageError):
+        return None
+    try:
+        header = read_header(fd)
     except OSError:
         return None
+    finally:
+        os.close(fd)
     if header is None:
         return None
     try:
         return Metainfo.decode(header.metainfo, size_max=METAINFO_SIZE_MAX)
     except InvalidData:
         return None
+
+
+def _open_journal(target: Path) -> int:
+    directory_fd = confined.open_root(target.parent)
+    try:
+        return confined.open_file(directory_fd, (journal_name(target),), confined.READ)
+    finally:
+        os.close(directory_fd)
 
 
 def _require_v2(metainfo: Metainfo) -> None:

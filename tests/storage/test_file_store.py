@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -407,6 +408,23 @@ class TestResume:
         assert peek_journal(target) is None
         (target.parent / JOURNAL).write_bytes(Header(1, bytes(32), b"no metainfo").encode())
         assert peek_journal(target) is None
+
+    def test_S6_a_planted_journal_is_not_read(self, source: Source, target: Path) -> None:
+        store = FileStore.download(source.metainfo, target)
+        source.give_block(store, 0, 0)
+        store.close()
+        journal = target.parent / JOURNAL
+        journal.rename(target.parent / "elsewhere")
+        journal.symlink_to(target.parent / "elsewhere")
+        assert peek_journal(target) is None
+        journal.unlink()
+        os.mkfifo(journal)  # who opens it for reading waits for ever
+        with ThreadPoolExecutor(1) as executor:
+            peeked = executor.submit(peek_journal, target)
+            try:
+                assert peeked.result(timeout=5) is None
+            finally:
+                os.close(os.open(journal, os.O_RDWR))  # lets go whoever waits
 
 
 class TestOneAtATime:
