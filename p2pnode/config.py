@@ -154,7 +154,7 @@ UPLOAD_MEMORY_MAX: Final = (
     128 * MIB
 )  # of pieces read and not yet sent, for all requests; more are answered BUSY
 UPLOAD_MEMORY_PER_NODE_MAX: Final = 16 * MIB  # the same for the requests of one node
-EVENTS_QUEUED_MAX: Final = 4096  # events a subscriber may leave unread before progress is dropped for it
+EVENTS_QUEUED_MAX: Final = 4096  # events a subscriber may leave unread before only outcomes reach it
 REQUEST_TIMEOUT_S: Final = 15.0  # a small question; longer than the idle timeout, which tells more
 BYE_TIMEOUT_S: Final = 1.0  # for telling everybody that we leave
 DIAL_BACKS_MAX: Final = 16  # dials at once that our server asked for on others' behalf

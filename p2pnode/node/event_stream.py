@@ -1,4 +1,4 @@
-"""Hands out events to whoever listens; a slow listener loses progress, never an outcome."""
+"""Hands out events to whoever listens; a slow listener loses news, never an outcome."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from contextlib import asynccontextmanager
 import trio
 
 from p2pnode import config
-from p2pnode.node.events import FetchProgress, HashingProgress, Listening, NodeEvent
+from p2pnode.node.events import (
+    FetchCompleted,
+    FetchFailed,
+    Listening,
+    NodeEvent,
+    NodeWarning,
+    ServerConnected,
+    ServerLost,
+)
 
-_PROGRESS = (FetchProgress, HashingProgress)
+# What must not be lost. All else a remote can cause as often as it likes: it connects, it asks for a piece.
+_OUTCOMES = (FetchCompleted, FetchFailed, Listening, NodeWarning, ServerConnected, ServerLost)
 
 
 class EventStream:
@@ -26,13 +35,13 @@ class EventStream:
             self._listening = event
         for channel in self._subscribers:
             queued = channel.statistics().current_buffer_used
-            if queued < config.EVENTS_QUEUED_MAX or not isinstance(event, _PROGRESS):
+            if queued < config.EVENTS_QUEUED_MAX or isinstance(event, _OUTCOMES):
                 channel.send_nowait(event)
 
     @asynccontextmanager
     async def subscribe(self) -> AsyncIterator[trio.MemoryReceiveChannel[NodeEvent]]:
         """Receive every event from now on."""
-        # Unbounded, since an outcome must not be lost; what comes without end is progress, and that is bounded.
+        # Unbounded, since an outcome must not be lost; `publish` bounds all the rest.
         send, receive = trio.open_memory_channel[NodeEvent](float("inf"))
         if self._listening is not None:
             send.send_nowait(self._listening)
