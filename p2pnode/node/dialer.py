@@ -41,8 +41,8 @@ class LinkTable:
         self._arrived = trio.Event()
         if twin is not None:
             loser = link if self._is_larger_ids_dial(link) else twin
-            if loser.dialed and not loser.active_requests and not loser.is_server:
-                loser.connection.close(CloseCode.DUPLICATE_LINK, "both sides dialed at once")
+            if loser.dialed and not loser.is_server:
+                loser.supersede()
 
     def remove(self, link: PeerLink) -> None:
         """Forget a link that ended."""

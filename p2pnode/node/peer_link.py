@@ -18,7 +18,7 @@ import trio
 from p2pnode import config
 from p2pnode.errors import ConnectionClosed, Refused, RemoteProtocolError, TrustError
 from p2pnode.node.message_stream import MessageStream
-from p2pnode.quic import Connection, NodeKey, NoTrust, Role, Trust, check_signature, node_id_of
+from p2pnode.quic import Connection, NodeKey, NoTrust, Role, Stream, Trust, check_signature, node_id_of
 from p2pnode.wire.communication import (
     Bye,
     Message,
@@ -74,7 +74,9 @@ class PeerLink:
         True  # false where --no-verify-tls gave that up: the node key is proven, but is it the right one?
     )
     observed_address: tuple[str, int] | None = None
-    active_requests: int = 0
+    active_requests: int = 0  # of theirs, that we answer
+    _own_requests: set[MessageStream] = field(default_factory=set)
+    _is_superseded: bool = False
     _send_lock: trio.Lock = field(default_factory=trio.Lock)
 
     @property
@@ -94,7 +96,26 @@ class PeerLink:
 
     async def request(self) -> MessageStream:
         """Open a stream for one request."""
-        return MessageStream(await self.connection.open_stream())
+        return _OwnRequest(await self.connection.open_stream(), self)
+
+    def begin_own_request(self, stream: MessageStream) -> None:
+        """A stream that `request` gives is open."""
+        self._own_requests.add(stream)
+
+    def end_own_request(self, stream: MessageStream) -> None:
+        """A stream that `request` gave is closed."""
+        self._own_requests.discard(stream)
+        self.close_if_superseded()
+
+    def supersede(self) -> None:
+        """Another link takes its place: close this one as soon as no request runs over it."""
+        self._is_superseded = True
+        self.close_if_superseded()
+
+    def close_if_superseded(self) -> None:
+        """Close it when it was superseded and nothing runs over it."""
+        if self._is_superseded and not self.active_requests and not self._own_requests:
+            self.connection.close(CloseCode.DUPLICATE_LINK, "both sides dialed at once")
 
     async def tell(self, message: Message) -> None:
         """Send a message on the control stream."""
@@ -108,6 +129,21 @@ class PeerLink:
                 await self.tell(Bye())
             except ConnectionClosed:
                 return
+
+
+class _OwnRequest(MessageStream):
+    """A stream that we opened on a link, which stays until the stream is closed."""
+
+    def __init__(self, stream: Stream, link: PeerLink) -> None:
+        super().__init__(stream)
+        self._link = link
+        link.begin_own_request(self)
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()
+        finally:
+            self._link.end_own_request(self)
 
 
 def _signed_bytes(role: Role, exporter: bytes) -> bytes:

@@ -225,6 +225,23 @@ async def test_W12_of_crossed_dials_the_smaller_ids_stays(
         assert (await loser.connection.wait_closed()).code == CloseCode.DUPLICATE_LINK
 
 
+async def test_W12_a_crossed_dial_ends_only_when_our_requests_on_it_have(
+    autojump_clock: MockClock, dialing: Dialing
+) -> None:
+    dialed = await dialing.us.dial(GOOD)
+    await dialing.them.dial(dialing.us.address)
+    [accepted] = [link for link in dialing.us.links if not link.dialed]
+    table = LinkTable(b"\xff" * 32)  # of one whose dials always lose
+    stream, other = await dialed.request(), await dialed.request()
+    table.add(dialed)
+    table.add(accepted)
+    await stream.aclose()
+    assert dialed.connection.is_open
+    await other.aclose()
+    assert not dialed.connection.is_open
+    assert accepted.connection.is_open
+
+
 async def test_links_made_long_after_each_other_are_not_merged(
     autojump_clock: MockClock, dialing: Dialing
 ) -> None:
