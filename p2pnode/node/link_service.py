@@ -64,7 +64,7 @@ class LinkService:
         self._admins = admins
         self._nursery = nursery
         self._publish = publish
-        self._dial_backs = 0
+        self._dial_backs: set[bytes] = set()  # whom we dial because our server passed their wish on
         self.links = LinkTable(node_key.node_id)
         self.dialer = Dialer(self.links, self._dial_peer, self._ask_to_connect)
 
@@ -169,6 +169,7 @@ class LinkService:
             await self._responder.answer(messages, self._caller(link))
         finally:
             link.active_requests -= 1
+            link.close_if_superseded()
 
     def _caller(self, link: PeerLink) -> Caller:
         return Caller(
@@ -182,16 +183,17 @@ class LinkService:
     async def _read_control(self, link: PeerLink) -> None:
         """Take in control messages until the link ends, which it does with their stream.
 
-        Unknown ones are ignored, requests do not belong here.
+        Unknown ones are ignored. Who dialed announces its presence, who accepted responds; requests do not belong
+        here.
         """
         while (message := await link.control.receive()) is not None:
             match message:
-                case PresenceAnnounce():
+                case PresenceAnnounce() if not link.dialed:
                     response = self._presence.arrived(
                         link.node_id, message, link.connection.remote_address, trio.current_time()
                     )
                     await link.tell(response)
-                case PresenceResponse():
+                case PresenceResponse() if link.dialed:
                     link.observed_address = message.observed_address
                 case ConnectToMe():
                     self._pass_on_or_dial(link, message)
@@ -202,7 +204,7 @@ class LinkService:
                     pass  # news that this version has no use for
                 case _:
                     raise RemoteProtocolError(
-                        f"{type(message).__name__} does not belong on the control stream"
+                        f"{type(message).__name__} does not come from this side of a control stream"
                     )
         raise ConnectionClosed("the other side ended the control stream", by_remote=True)
 
@@ -219,7 +221,9 @@ class LinkService:
     def _pass_on_or_dial(self, link: PeerLink, message: ConnectToMe) -> None:
         """A server passes the wish on with the addresses that it knows itself; from our server we obey it."""
         if link.is_server:
-            if self._dial_backs < config.DIAL_BACKS_MAX:
+            is_new = message.node_id not in self._dial_backs and self.links.best(message.node_id) is None
+            if is_new and len(self._dial_backs) < config.DIAL_BACKS_MAX:
+                self._dial_backs.add(message.node_id)
                 self._nursery.start_soon(self._dial_back, message)
             return
         target = self.links.best(message.node_id)
@@ -238,13 +242,12 @@ class LinkService:
             return
 
     async def _dial_back(self, message: ConnectToMe) -> None:
-        self._dial_backs += 1
         try:
             await self.dialer.link_to(message.node_id, message.addresses, may_ask=False)
         except REMOTE_FAULTS as error:
             log.info("could not dial back %s: %s", message.node_id.hex(), error)
         finally:
-            self._dial_backs -= 1
+            self._dial_backs.remove(message.node_id)
 
 
 def _close_code(error: P2PNodeError) -> int:
