@@ -32,6 +32,8 @@ def command() -> None:
       p2pnode torrent show movie.torrent
       p2pnode torrent verify movie.torrent movie.mkv
       p2pnode torrent magnet movie.torrent
+
+    For a .torrent or a magnet link that `p2pnode get` shall fetch, see `p2pnode torrent create --help`.
     """
 
 
@@ -64,7 +66,12 @@ def create_command(
     \b
     Examples:
       p2pnode torrent create movie.mkv                  movie.mkv.torrent, v1 and v2 in one
+      p2pnode torrent create photos --v2                one that `p2pnode get` can fetch
       p2pnode torrent create photos -o p.torrent --v2 --piece-length 1M
+
+    With --v2 and without --piece-length and --private, its info hash is the file id that p2pnode gives to
+    PATH: `p2pnode get` fetches it by the .torrent and by its magnet link. Of all others, `get` takes only
+    the .torrent, not the magnet link, of a single file that has a v2 half.
     """
     if v1 and v2:
         raise click.UsageError("--v1 and --v2 together are the default: give none of them")
@@ -163,11 +170,15 @@ def _show_findings(
 @click.argument("file", type=TORRENT_FILE)
 @click.pass_obj
 def magnet_command(console: Console, *, file: Path) -> None:
-    """Print the magnet link of a .torrent.
+    """Print the magnet link of a .torrent, with the info hashes it has.
 
     \b
-    Example:
-      p2pnode get "$(p2pnode torrent magnet movie.torrent)"
+    Examples:
+      p2pnode torrent create --v2 photos
+      p2pnode get "$(p2pnode torrent magnet photos.torrent)"
+
+    `p2pnode get` can fetch by it if the .torrent was made so, with --v2 and without --piece-length and
+    --private.
     """
     metainfo = read_torrent_file(file)
     magnet = Magnet(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pnode.storage import hash_path
 from p2pnode.torrent import Magnet
 from tests.cli.conftest import P2PNode
 
@@ -48,6 +49,26 @@ def test_what_is_created_can_be_shown_and_verifies(
     assert shown["files"] == [{"path": "a.jpg", "size": 40_000}, {"path": "deep/b.jpg", "size": 70_000}]
     assert p2pnode("torrent", "verify", "photos.torrent", "photos").code == 0
     assert p2pnode("torrent", "verify", "photos.torrent", ".").code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_file_id"),
+    [
+        (["--v2"], True),
+        (["--v2", "--tracker", "udp://t.example.org:1", "--comment", "hi"], True),
+        (["--v2", "--piece-length", "1M"], False),
+        (["--v2", "--private"], False),
+        ([], False),
+    ],
+)
+@pytest.mark.parametrize("name", ["photos", "photos/a.jpg"])
+def test_which_magnet_link_get_can_fetch(
+    p2pnode: P2PNode, name: str, flags: list[str], is_file_id: bool
+) -> None:
+    tree()
+    assert p2pnode("torrent", "create", name, "-o", "x.torrent", *flags).code == 0
+    magnet = Magnet.parse(p2pnode("torrent", "magnet", "x.torrent").out.strip())
+    assert (magnet.info_hash_v2 == hash_path(Path(name)).file_id) is is_file_id
 
 
 def test_what_was_asked_for_is_in_it(p2pnode: P2PNode) -> None:
