@@ -205,7 +205,7 @@ class Node:
             self._announcer = self._make_announcer(self._server)
             self._nursery.start_soon(self._announcer.run)
         if self._mirror and self._files_dir is not None:
-            self._nursery.start_soon(mirror_for_ever, self, self._files_dir)
+            self._nursery.start_soon(mirror_for_ever, self, self._files_dir, self._events.publish)
         self._events.publish(
             Listening(
                 address=self.listen_address,

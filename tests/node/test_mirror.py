@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from p2pnode import config
-from p2pnode.errors import ConfigError, NetworkError, NoSource
-from p2pnode.node.events import FetchCompleted, FetchFailed, ServerLost
+from p2pnode.errors import ConfigError, NetworkError, NoSource, P2PNodeError, Refused, TargetExists
+from p2pnode.node.events import FetchCompleted, FetchFailed, NodeEvent, NodeWarning, ServerLost
 from p2pnode.node.mirror import mirror_for_ever
 from p2pnode.node.node import Node
 from p2pnode.node.server_reference import ServerReference
@@ -86,9 +86,10 @@ async def test_a_few_are_fetched_at_a_time(autojump_clock: MockClock, tmp_path: 
             self.fetched += 1
             raise NoSource("nobody")
 
+    published: list[NodeEvent] = []
     node = Slow()
     with trio.move_on_after(100):
-        await mirror_for_ever(node, tmp_path)
+        await mirror_for_ever(node, tmp_path, published.append)
     assert node.fetched >= 10
     assert node.at_once_max == config.MIRROR_AT_ONCE
 
@@ -109,10 +110,81 @@ async def test_a_list_that_cannot_be_had_is_asked_for_again(
         async def fetch(self, reference: bytes, *, to: Path) -> FetchCompleted:
             raise AssertionError("nothing is listed")
 
+    published: list[NodeEvent] = []
     node = Unreachable()
     with trio.move_on_after(10 * config.MIRROR_INTERVAL_S):
-        await mirror_for_ever(node, tmp_path)
+        await mirror_for_ever(node, tmp_path, published.append)
     assert node.asked >= 10
+    assert published == []  # the announcer tells that the server is away
+
+
+class Scripted:
+    """A node whose server lists files numbered from 0; fetching raises what `failures` says, or succeeds."""
+
+    def __init__(self, count: int, failures: dict[int, P2PNodeError]) -> None:
+        self.items = [FileItem(bytes([number]) * 32, f"{number}", 5) for number in range(count)]
+        self.failures = failures
+        self.tried: list[int] = []
+        self.done: set[bytes] = set()
+        self.refusal: P2PNodeError | None = None
+
+    def offers(self, file_id: bytes) -> bool:
+        return file_id in self.done
+
+    async def list_files(self) -> list[FileItem]:
+        if self.refusal is not None:
+            raise self.refusal
+        return self.items
+
+    async def fetch(self, reference: bytes, *, to: Path) -> FetchCompleted:
+        self.tried.append(reference[0])
+        await trio.sleep(1)
+        if reference[0] in self.failures:
+            raise self.failures[reference[0]]
+        self.done.add(reference)
+        return FetchCompleted(file_id=reference, name="", size=5, target=to, seconds=1, bytes_fetched=5)
+
+
+async def test_what_fails_again_and_again_is_tried_later_and_later_and_after_what_was_never_tried(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    node = Scripted(40, {number: NoSource("nobody") for number in range(20)})
+    with trio.move_on_after(600):
+        await mirror_for_ever(node, tmp_path, lambda event: None)
+    assert sorted(node.tried[:40]) == list(range(40))  # all once, before any twice
+    assert len(node.done) == 20
+    assert 3 <= node.tried.count(0) <= 10
+
+
+async def test_what_has_the_name_of_another_file_is_tried_again_when_that_changes(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    node = Scripted(1, {0: TargetExists("another file")})
+    (tmp_path / "0").write_bytes(b"mine")
+    with trio.move_on_after(0.9 * config.MIRROR_OBSTACLE_RETRY_S):
+        await mirror_for_ever(node, tmp_path, lambda event: None)
+    assert node.tried == [0]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mirror_for_ever, node, tmp_path, lambda event: None)
+        await trio.sleep(100)
+        assert node.tried == [0, 0]
+        (tmp_path / "0").unlink()
+        node.failures.clear()
+        await trio.sleep(2 * config.MIRROR_INTERVAL_S)
+        nursery.cancel_scope.cancel()
+    assert node.tried == [0, 0, 0]
+    assert len(node.done) == 1
+
+
+async def test_a_list_that_is_refused_is_said_once(autojump_clock: MockClock, tmp_path: Path) -> None:
+    node = Scripted(1, {})
+    node.refusal = Refused("not for you")
+    published: list[NodeEvent] = []
+    with trio.move_on_after(100):
+        await mirror_for_ever(node, tmp_path, published.append)
+    assert [event.text for event in published if isinstance(event, NodeWarning)] == [
+        "the server gives no list to mirror: not for you"
+    ]
 
 
 @pytest.mark.parametrize("lacking", ["files_dir", "server"])
