@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, NotFound, P2PNodeError
+from p2pnode.errors import REMOTE_FAULTS, Busy, NotFound, P2PNodeError
 from p2pnode.node.dialer import LinkTable
 from p2pnode.node.events import FetchCompleted, NodeEvent, PushReceived
 from p2pnode.node.fetching import Fetcher
@@ -170,11 +170,16 @@ class Pusher:
         return found[0]
 
     async def list_peer(self, asked: FileList) -> FileList:
-        """A page of what one peer offers, as the peer itself says."""
+        """A page of what one peer offers, as the peer itself says; `NotFound` or `Busy` when it gives none."""
         [link, *others] = self._links.find_peers(asked.peer)
         if others:
             raise NotFound(f"several peers are called {printable(asked.peer)!r}: name one by its node id")
-        return await ask(link.request, FileList(asked.prefix, asked.after, asked.limit), FileList)
+        try:
+            return await ask(link.request, FileList(asked.prefix, asked.after, asked.limit), FileList)
+        except Busy as busy:
+            raise Busy(_of_peer(link, busy), retry_after_s=busy.retry_after_s) from busy
+        except REMOTE_FAULTS as error:  # the peer's, not the one's who asks
+            raise NotFound(_of_peer(link, error)) from error
 
     async def _push_to(
         self, link: PeerLink, item: FileItem, report: Callable[[bytes, str, PushStatus], Awaitable[None]]
@@ -207,3 +212,7 @@ class Pusher:
         except P2PNodeError as error:
             status = PushStatus("failed", text=text_of(error))
         await report(self._own_id, self._own_name, status)
+
+
+def _of_peer(link: PeerLink, error: P2PNodeError) -> str:
+    return f"peer {printable(link.peer.name)!r} ({link.node_id.hex()[:12]}) gives no list: {error}"

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pnode import config
-from p2pnode.errors import NotFound
+from p2pnode.errors import Busy, NotFound, P2PNodeError
 from p2pnode.node.events import FetchCompleted, FileShared, PushReceived, ServerLost
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.operator import open_operator
@@ -21,8 +21,12 @@ from p2pnode.testing.network import LinkProfile
 from p2pnode.testing.nodes import PORT
 from p2pnode.torrent import FileHasher, HashedFile, canonical_metainfo
 from p2pnode.wire.communication import (
+    Error,
+    ErrorCode,
+    FileAcknowledge,
     FileAnnounce,
     FileChunkAck,
+    Message,
     NodeItem,
     PushReport,
     PushRequest,
@@ -325,3 +329,28 @@ async def test_a_peer_that_answers_nonsense_is_reported_as_failed(
         [request] = node.requests
         assert isinstance(request, PushRequest)
         assert [source.node_id for source in request.sources] == [server.node.node_id]
+
+
+LIST_ANSWERS = [
+    (Error(ErrorCode.NOT_ALLOWED, "no"), NotFound),
+    (Error(ErrorCode.BUSY, "later", retryable=True, retry_after_s=3.0), Busy),
+    (FileAcknowledge(FILE, True), NotFound),
+    (None, NotFound),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), LIST_ANSWERS, ids=["refused", "busy", "nonsense", "reset"])
+async def test_what_a_peer_does_wrong_when_its_list_is_asked_for_is_told_as_its_own_fault(
+    autojump_clock: MockClock, swarm: Swarm, answer: Message | None, expected: type[P2PNodeError]
+) -> None:
+    async def serve(stream: MessageStream, request: Request) -> None:
+        if answer is not None:
+            await stream.send(answer)
+            await stream.send_eof()
+
+    await start_server(swarm)
+    async with hand_made(swarm.network, "10.0.2.1", serve) as odd:
+        await odd.dial((SERVER, PORT))
+        async with open_operator(swarm.root / "state") as operator:
+            with pytest.raises(expected, match=r"peer '10\.0\.2\.1' .* gives no list"):
+                await operator.list_files(peer="10.0.2.1")
