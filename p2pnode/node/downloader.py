@@ -80,6 +80,9 @@ class Downloader:
         self._links: dict[bytes, PeerLink] = {}
         self._banned: set[bytes] = set()  # whoever lied: is not asked again
         self._stalled: set[bytes] = set()  # whoever kept us waiting: is asked again only for want of others
+        self._useless: set[bytes] = (
+            set()
+        )  # linked, but refused or long busy: others may be linked beside them
         self._requests: dict[int, tuple[bytes, trio.CancelScope]] = {}
         self.bytes_done = 0
         self.bytes_by_source: Counter[bytes] = Counter()
@@ -132,7 +135,7 @@ class Downloader:
             if not self._requests and not self._joining - self._links.keys() - self._dialed:
                 self._patience.check(f"nobody gives {printable(self._metainfo.name)!r}")
             for source in filter(self._is_wanted, sources):
-                if len(self._joining) < config.SOURCES_LINKED_MAX:
+                if len(self._joining - self._useless) < config.SOURCES_LINKED_MAX:
                     self._joining.add(source.node_id)
                     self._nursery.start_soon(self._join, source)
             await trio.sleep(config.SOURCES_REFRESH_S if self._links else self._patience.pause_s)
@@ -213,12 +216,15 @@ class Downloader:
             return PieceCorrupt(command.peer, error.piece)
         except Busy as busy:
             self._patience.failed(busy)
+            if busy.retry_after_s >= config.SOURCES_REFRESH_S:
+                self._useless.add(command.peer)
             return RequestFailed(command.request, retryable=True, retry_after_s=busy.retry_after_s)
         except StreamReset as reset:
             self._patience.failed(reset)
             return RequestFailed(command.request, retryable=True, retry_after_s=config.RESET_RETRY_S)
         except (Refused, NotFound) as error:
             self._patience.failed(error)
+            self._useless.add(command.peer)
             return RequestFailed(command.request, retryable=False)
         except RemoteProtocolError as error:
             self._patience.failed(error)
@@ -235,6 +241,7 @@ class Downloader:
     async def _transfer(self, link: PeerLink, command: RequestPieces) -> None:
         async def stored(piece: int, size: int, complete: bool) -> None:
             self._patience.renew()
+            self._useless.discard(command.peer)
             self.bytes_done += size
             self.bytes_by_source[command.peer] += size
             await self._send_event.send(BlockStored(command.peer, piece, size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 
@@ -22,7 +22,7 @@ from p2pnode.storage import FileStore
 from p2pnode.testing.network import LinkProfile, Network
 from p2pnode.testing.nodes import inline_blocking
 from p2pnode.torrent import FileHasher, HashedFile, Metainfo, TorrentVersion, create_metainfo
-from p2pnode.wire.communication import FileRequest, NodeItem, PieceRanges
+from p2pnode.wire.communication import Error, ErrorCode, FileRequest, NodeItem, PieceRanges
 from tests.node.hand_made import Content, HandMadeNode, Request, Serve, hand_made
 
 BLOCK = config.BLOCK_SIZE
@@ -271,3 +271,20 @@ async def test_a_piece_that_was_stored_without_a_word_is_not_asked_for(
     ]
     assert sorted(pieces) == [piece for piece in range(12) if piece not in (0, 7, 11)]
     assert downloading.store.publish().read_bytes() == downloading.content.data
+
+
+@pytest.mark.parametrize("answer", [ErrorCode.NOT_FOUND, ErrorCode.BUSY])
+async def test_sources_that_give_nothing_do_not_keep_an_honest_one_out(
+    autojump_clock: MockClock, downloading: Downloading, answer: str
+) -> None:
+    async def refuse(stream: MessageStream, request: Request) -> None:
+        await stream.send(Error(answer, "no", retryable=answer == ErrorCode.BUSY, retry_after_s=600))
+
+    async with AsyncExitStack() as stack:
+        for number in range(config.SOURCES_LINKED_MAX):
+            await stack.enter_async_context(downloading.source(number + 1, refuse))
+        honest = await stack.enter_async_context(downloading.source(100))
+        with trio.fail_after(config.NO_SOURCE_TIMEOUT_S):
+            await downloading.downloader.run()
+        assert len(downloading.links) == config.SOURCES_LINKED_MAX + 1
+    assert downloading.downloader.bytes_by_source[honest.node_id] == len(downloading.content.data)
