@@ -41,11 +41,11 @@ Exit codes:
     0  success
     1  a defect of p2pnode, or a swarm that did not come out right
     2  the command line or a setting makes no sense
-    3  not found, or nobody who has it can be reached
+    3  not found, nobody who has it can be reached, or a peer failed to get what was pushed
     4  nothing happened for too long
     5  the other side is not who it should be, or our certificate is bad
     6  the network: unknown host, port in use, nobody listening
-    8  the other side said no
+    8  the other side said no; of a push: every peer that did not get it
     9  the disk is full
    10  cannot read or write here
    11  another process works on the same target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from p2pnode.cli.options import DIRECTORY, Diagnostics, ServerChoice, diagnostic
 from p2pnode.cli.running import open_commands, run
 from p2pnode.cli.units import duration_text, rate_text, size_text
 from p2pnode.cli.verb import Verb
-from p2pnode.errors import NotFound, P2PNodeError
+from p2pnode.errors import NotFound, Refused
 from p2pnode.torrent.names import printable
 
 
@@ -48,7 +49,7 @@ def command(
       p2pnode push model.bin --to gpu-07      one peer, by its name or node id
       p2pnode push backup.tar --to server     the server itself fetches it
 
-    Ends when every peer has it or said no; 0 only if all have it.
+    Ends when every peer has it, said no or failed; 0 only if all have it, 8 if all that lack it said no.
     """
     run(
         partial(_push, console, reference, target, server, state_dir, diagnostics),
@@ -88,6 +89,13 @@ async def _push(
         raise NotFound(f"no peer is there for {printable(target)!r}")
     if not console.json:
         console.rows(("PEER", "STATE", "BYTES", "TIME", "RATE", "NODE ID"), list(rows.values()))
-    missing = [name for name, state, *_ in rows.values() if state != "complete"]
-    if missing:
-        raise P2PNodeError(f"{len(missing)} of {len(rows)} did not get it: {', '.join(missing)}")
+    _require_complete([row[:2] for row in rows.values()])
+
+
+def _require_complete(ends: Sequence[tuple[str, str]]) -> None:
+    """Name those, of (name, final state), who lack it: `Refused` if all of them said no, else `NotFound`."""
+    lacking = [(name, state) for name, state in ends if state != "complete"]
+    if lacking:
+        kind = Refused if all(state == "refused" for _, state in lacking) else NotFound
+        names = ", ".join(name for name, _ in lacking)
+        raise kind(f"{len(lacking)} of {len(ends)} did not get it: {names}")

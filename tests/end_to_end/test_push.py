@@ -80,7 +80,7 @@ async def test_what_is_too_large_for_a_peer_is_refused_and_said(
         a_peer(tmp_path, "large", server.options, "--push-max", "2M"),
     ):
         pushed = await run("push", "model.bin", "--to", "all", state=tmp_path / "server")
-    assert pushed.code == 1
+    assert pushed.code == 8
     assert table(pushed) == {"small": "refused", "large": "complete"}
     assert "larger than this peer takes" in pushed.said
     assert "small" in pushed.said.splitlines()[-1]
