@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
@@ -140,6 +141,8 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run and exit. Expected errors are one line; a defect of ours keeps its traceback."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # a stranger's odd certificate makes libraries warn on our terminal
     chosen = Chosen()
     try:
         exit_code = cli.main(args=arguments, prog_name="p2pnode", standalone_mode=False, obj=chosen)
