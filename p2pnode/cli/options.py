@@ -184,8 +184,12 @@ def state_root() -> Path:
 
 
 def service_state_dir(role: str, files_dir: Path) -> Path:
-    """The state of the server or peer that offers `files_dir`: a node for each role and directory."""
-    digest = hashlib.sha256(os.fsencode(absolute(files_dir))).hexdigest()
+    """The state of the server or peer that offers `files_dir`: a node for each role and directory.
+
+    However a directory is called, it has one node. But `share` offers a link by its own name, beside others.
+    """
+    place = absolute(files_dir) if role == "share" else Path(os.path.realpath(files_dir))
+    digest = hashlib.sha256(os.fsencode(place)).hexdigest()
     return state_root() / f"{role}-{digest[:12]}"
 
 

@@ -103,6 +103,14 @@ def test_each_role_and_directory_is_a_node_of_its_own(own_home: Path, tmp_path: 
     )
 
 
+def test_a_directory_has_one_node_however_it_is_called(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    for role, is_one in (("server", True), ("peer", True), ("share", False)):
+        by_link = service_state_dir(role, tmp_path / "link")
+        assert (by_link == service_state_dir(role, tmp_path / "a")) is is_one
+
+
 # -- which server, and why we believe it -------------------------------------------------------------------
 
 Choose = Callable[..., ServerChoice]
