@@ -130,8 +130,15 @@ class Swarm:
 @pytest.fixture
 async def swarm(tmp_path: Path) -> AsyncIterator[Swarm]:
     async with RecordingNetwork(seed=7) as network, trio.open_nursery() as nursery:
+        nursery.start_soon(end_a_test_that_hangs)
         yield Swarm(network, tmp_path, nursery)
         nursery.cancel_scope.cancel()
+
+
+async def end_a_test_that_hangs() -> None:
+    """In virtual time, so that a slow machine ends none."""
+    await trio.sleep(5_000)
+    pytest.fail("nothing happened any more")
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], within_s: float = 30.0) -> None:

@@ -17,7 +17,15 @@ from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.testing.network import LinkProfile
 from p2pnode.testing.nodes import PORT
-from p2pnode.wire.communication import Error, ErrorCode, FileChunk, FileList, FileRequest, FileResponse
+from p2pnode.wire.communication import (
+    ConnectToMe,
+    Error,
+    ErrorCode,
+    FileChunk,
+    FileList,
+    FileRequest,
+    FileResponse,
+)
 from p2pnode.wire.framing import frame
 from tests.node.conftest import SERVER, Swarm, write_random
 from tests.node.hand_made import (
@@ -312,6 +320,20 @@ def one_byte_a_minute(content: Content) -> Serve:
     return serve_metainfo_then(content, serve)
 
 
+def a_trickle(content: Content) -> Serve:
+    """Never silent for as long as a stall takes, and yet nothing comes."""
+
+    async def serve(stream: MessageStream, request: FileRequest) -> None:
+        await content.respond(stream, request)
+        header, hashes, data = next(content.chunks(request))
+        await stream.send(header, hashes)
+        for byte in data:
+            await stream.send_bytes(bytes([byte]))
+            await trio.sleep(config.STALL_TIMEOUT_S / 10)
+
+    return serve_metainfo_then(content, serve)
+
+
 def serve_metainfo_then(
     content: Content, serve_pieces: Callable[[MessageStream, FileRequest], Awaitable[None]]
 ) -> Serve:
@@ -325,7 +347,7 @@ def serve_metainfo_then(
     return serve
 
 
-SILENCES = [silent_at_once, silent_in_the_middle, one_byte_a_minute]
+SILENCES = [silent_at_once, silent_in_the_middle, one_byte_a_minute, a_trickle]
 
 
 @pytest.mark.parametrize("silence", SILENCES)
@@ -526,6 +548,27 @@ async def test_Q12_a_flood_of_streams_does_not_stop_another_peers_fetch(
     assert done.seconds < 1.2 * MIB / 500_000 + 1
     assert opened < config.STREAM_RESETS_BURST + 10 * config.STREAM_RESETS_PER_S
     assert [event.name for event in server.all(PeerDisconnected)] == ["10.0.2.1"]
+
+
+async def test_a_target_that_never_reads_holds_up_nobody_and_costs_little(
+    autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One node asks a server to have another dial it, again and again; the other does not even read that."""
+    monkeypatch.setattr(config, "STREAM_RECEIVE_WINDOW", 64 * KIB)  # so that little fills them
+    monkeypatch.setattr(config, "SEND_BUFFER_MAX", 64 * KIB)
+    server = await swarm.start_server()
+    async with hand_made(swarm.network, "10.0.2.1") as asker, hand_made(swarm.network, "10.0.2.2") as deaf:
+        await deaf.dial((SERVER, PORT))
+        link = await asker.dial((SERVER, PORT))
+        wish = frame(ConnectToMe(deaf.node_id))
+        for _ in range(10):
+            await link.control.send_bytes(1000 * wish)
+        await trio.sleep(1)
+        assert len(server.node._nursery.child_tasks) < 3_000
+        stays = trio.current_time() + 2 * config.PRESENCE_LASTS_S
+        await trio.sleep_until(stays)
+        assert asker.node_id in {report.node_id for report in await server.node.list_peers()}
+        assert isinstance(await ask(link, FileList()), FileList)
 
 
 async def test_a_source_that_grants_no_stream_is_a_stall(autojump_clock: MockClock, swarm: Swarm) -> None:
