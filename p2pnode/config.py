@@ -130,6 +130,7 @@ REQUESTS_PER_SOURCE: Final = 2  # so that the link is busy while an answer trave
 SOURCES_AT_ONCE: Final = 4  # links one download draws from
 RETRY_AFTER_MIN_S: Final = 1.0  # a source that is busy is asked again no sooner, whatever it says
 RETRY_AFTER_MAX_S: Final = 60.0  # … and no later, or a word would put it out of use for ever
+RELIEVE_AFTER_S: Final = 5.0  # no whole piece for so long: an idle source gets them (16 MiB at 25 Mbit/s)
 DIAL_NEXT_ADDRESS_S: Final = 1.0  # no answer for so long: dial the next address too (RFC 8305)
 DIAL_CONNECT_TO_ME_AFTER_S: Final = 1.0  # no answer for so long: ask the server to make the other side dial
 RECONNECT_MIN_S: Final = 0.5  # first wait before the server is dialed again; doubles with jitter …

@@ -3,7 +3,9 @@
 Each missing piece is asked of one peer at a time, in requests of a few MiB, a few of them in flight with each
 of a few peers. What a peer was asked for and did not give becomes missing again when its request ends, when
 it leaves, or when it is dropped for a piece that is not what its hash says. Silence is not judged here: only
-who waits for the peer's bytes knows whether it is the peer that is slow, or our own disk.
+who waits for the peer's bytes knows whether it is the peer that is slow, or our own disk. But while a peer that
+could give is idle, one that completes no piece for a while is relieved: its requests are cancelled, and the
+idle one is asked. What it gave of a piece stays in the store.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ class DownloadLimits:
     ranges_per_request: int = config.RANGES_PER_MESSAGE_MAX
     retry_after_min_s: float = config.RETRY_AFTER_MIN_S
     retry_after_max_s: float = config.RETRY_AFTER_MAX_S
+    relieve_after_s: float = config.RELIEVE_AFTER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Download:
         self._requests: dict[int, _Request] = {}
         self._request_ids = count(1)
         self._draws: dict[int, _Draw] = {}  # for each piece IN_FLIGHT or VERIFYING
+        self._relieve_at: float | None = None  # when the next slow peer is relieved, as things stand
         self._commands: list[Command] = []
         self._finish_when_complete()
 
@@ -112,7 +116,7 @@ class Download:
         """When to send `DeadlinePassed` if nothing happens before; None: never."""
         if self.is_finished:
             return None
-        deadlines = (peer.asked_again_at for peer in self._peers.values())
+        deadlines = [peer.asked_again_at for peer in self._peers.values()] + [self._relieve_at]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # -- how it stands -------------------------------------------------------------------------------------
@@ -165,7 +169,7 @@ class Download:
             case BlockStored():
                 self._block_stored(event)
             case PieceVerified():
-                self._piece_verified(event)
+                self._piece_verified(event, now)
             case PieceCorrupt():
                 self._banned.add(event.peer)
                 self._drop(event.peer)
@@ -200,7 +204,9 @@ class Download:
             peer.in_flight.remove(event.piece)
             peer.verifying.add(event.piece)
 
-    def _piece_verified(self, event: PieceVerified) -> None:
+    def _piece_verified(self, event: PieceVerified, now: float) -> None:
+        if (peer := self._peers.get(event.peer)) is not None:
+            peer.progress_at, peer.was_relieved = now, False
         if self._pieces.state(event.piece) is PieceState.HAVE:
             return
         draw = self._undraw(event.piece)
@@ -286,15 +292,50 @@ class Download:
         idle = [peer_id for peer_id, peer in self._peers.items() if not peer.requests]
         self._rng.shuffle(idle)
         for peer_id in giving:
-            self._ask_peer(peer_id)
+            self._ask_peer(peer_id, now)
         room = self._limits.peers_at_once - len(giving)
         for peer_id in idle:
             if room <= 0:
                 break
-            self._ask_peer(peer_id)
+            self._ask_peer(peer_id, now)
             room -= bool(self._peers[peer_id].requests)
+        self._relieve_slow_ones(idle, now)
 
-    def _ask_peer(self, peer_id: PeerId) -> None:
+    def _relieve_slow_ones(self, idle: list[PeerId], now: float) -> None:
+        """Ask those who have stayed idle for what the slowest ones hold; each takes the place of one of them.
+
+        Who was relieved relieves nobody before it has completed a piece, so pieces do not go back and forth.
+        """
+        self._relieve_at = None
+        slowest = sorted(
+            (peer_id for peer_id, peer in self._peers.items() if peer.requests and not peer.verifying),
+            key=lambda peer_id: self._peers[peer_id].progress_at,
+        )
+        for peer_id in slowest:
+            relief = next((other for other in idle if self._can_relieve(other, peer_id)), None)
+            if relief is None:
+                continue
+            slow = self._peers[peer_id]
+            slow_at = slow.progress_at + self._limits.relieve_after_s
+            if slow_at > now:
+                self._relieve_at = slow_at
+                return
+            slow.was_relieved = True
+            for request in sorted(slow.requests):
+                self._end_request(request, refused=False)
+                self._commands.append(CancelRequest(request))
+            self._ask_peer(relief, now)
+
+    def _can_relieve(self, peer_id: PeerId, slow_id: PeerId) -> bool:
+        """Whether an idle peer can take over something that another one was asked for."""
+        peer = self._peers[peer_id]
+        is_free = not peer.requests and not peer.was_relieved and peer.asked_again_at is None
+        if not is_free:
+            return False
+        offered = peer.offered
+        return any(piece in offered for piece in self._peers[slow_id].in_flight)
+
+    def _ask_peer(self, peer_id: PeerId, now: float) -> None:
         """Fill up the requests of one peer, unless it asked us to wait."""
         peer = self._peers[peer_id]
         while peer.asked_again_at is None and len(peer.requests) < self._limits.requests_per_peer:
@@ -307,6 +348,8 @@ class Download:
             )
             if not ranges:
                 return
+            if not peer.requests:
+                peer.progress_at = now
             self._request(peer_id, peer, ranges)
 
     def _request(self, peer_id: PeerId, peer: Peer, ranges: Ranges) -> None:

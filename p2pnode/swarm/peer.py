@@ -20,6 +20,8 @@ class Peer:
     in_flight: set[int] = field(default_factory=set)  # pieces asked for and not complete
     verifying: set[int] = field(default_factory=set)  # pieces complete, about which we have not decided
     asked_again_at: float | None = None  # it was busy: ask nothing new before
+    progress_at: float = 0.0  # when it last completed a piece, or was asked after it had been idle
+    was_relieved: bool = False  # another got what it was slow to give; it has completed no piece since
 
     @property
     def offered(self) -> Bitfield:

@@ -288,3 +288,27 @@ async def test_sources_that_give_nothing_do_not_keep_an_honest_one_out(
             await downloading.downloader.run()
         assert len(downloading.links) == config.SOURCES_LINKED_MAX + 1
     assert downloading.downloader.bytes_by_source[honest.node_id] == len(downloading.content.data)
+
+
+async def test_a_source_that_trickles_keeps_no_pieces_from_one_that_is_idle(
+    autojump_clock: MockClock, downloading: Downloading
+) -> None:
+    async def trickle(stream: MessageStream, request: Request) -> None:
+        assert isinstance(request, FileRequest)
+        await downloading.content.respond(stream, request)
+        header, hashes, data = next(downloading.content.chunks(request))
+        await stream.send(header, hashes)
+        for start in range(0, len(data), config.STALL_BYTES_MIN):
+            await stream.send_bytes(data[start : start + config.STALL_BYTES_MIN])
+            await trio.sleep(config.STALL_TIMEOUT_S / 2)
+
+    async with downloading.source(1, trickle) as slow:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(downloading.downloader.run)
+            await slow.asked.wait()
+            async with downloading.source(2) as fast:
+                with trio.fail_after(config.SOURCES_REFRESH_S + 2 * config.RELIEVE_AFTER_S):
+                    while nursery.child_tasks:  # noqa: ASYNC110 - there is nothing to wait for but its end
+                        await trio.sleep(0.1)
+        assert downloading.finished() == downloading.content.data
+        assert downloading.downloader.bytes_by_source[fast.node_id] == len(downloading.content.data)

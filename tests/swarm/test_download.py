@@ -404,3 +404,62 @@ def test_an_ended_request_leaves_a_piece_that_was_asked_for_again_alone() -> Non
     [second] = book.requests(RequestFailed(first.request, retryable=True))
     assert book.tell(RequestFailed(first.request, retryable=False)) == []
     assert book.download.drawn_from(A) == set(pieces_of(second))
+
+
+def test_an_idle_peer_relieves_one_that_completes_nothing() -> None:
+    book = Playbook(have=only(0, 1, 2, 3))
+    slow = book.requests(PeerJoined(A, ALL))
+    assert book.tell(PeerJoined(B, ALL)) == []  # everything is in flight
+    book.now += LIMITS.relieve_after_s - 1
+    assert (
+        book.tell(BlockStored(A, 4, SIZE - 1)) == []
+    )  # bytes alone are no progress: they may trickle for days
+    assert book.download.next_deadline() == book.now + 1
+    commands = book.wait_for_deadline()
+    assert commands[:2] == [CancelRequest(request.request) for request in slow]
+    relieving = [command for command in commands[2:] if isinstance(command, RequestPieces)]
+    assert [request.peer for request in relieving] == [B, B]
+    assert book.download.drawn_from(B) == {4, 5, 6, 7}
+    assert book.download.drawn_from(A) == frozenset()
+
+
+def test_who_completes_pieces_in_time_is_not_relieved() -> None:
+    book = Playbook(have=only(0, 1, 2, 3))
+    book.tell(PeerJoined(A, ALL), PeerJoined(B, ALL))
+    holder = A if book.download.drawn_from(A) else B
+    for piece in (4, 5, 6):
+        book.now += LIMITS.relieve_after_s - 0.1
+        assert book.tell(BlockStored(holder, piece, SIZE), PieceVerified(holder, piece)) == []
+
+
+def test_pieces_do_not_go_back_and_forth_between_two_slow_peers() -> None:
+    book = Playbook(have=only(0, 1, 2, 3))
+    book.tell(PeerJoined(A, ALL), PeerJoined(B, ALL))
+    assert book.wait_for_deadline() != []
+    assert book.download.next_deadline() is None
+    book.now += 10 * LIMITS.relieve_after_s
+    assert book.tell(DeadlinePassed()) == []
+
+
+def test_who_has_completed_a_piece_since_may_relieve_again() -> None:
+    book = Playbook(have=only(0, 1, 2, 3))
+    [slow, *_] = book.requests(PeerJoined(A, ALL), PeerJoined(B, ALL))
+    book.wait_for_deadline()
+    assert book.tell(PieceVerified(slow.peer, 4)) == []  # it had come all the same
+    assert {request.peer for request in book.wait_for_deadline() if isinstance(request, RequestPieces)} == {
+        slow.peer
+    }
+
+
+def test_only_what_the_idle_peer_has_is_a_reason_to_relieve() -> None:
+    book = Playbook(have=only(0, 1, 2, 3))
+    book.tell(PeerJoined(A, ALL), PeerJoined(B, only(0, 1)))
+    assert book.download.next_deadline() is None
+
+
+def test_a_slow_peer_makes_room_though_pieces_are_missing() -> None:
+    """All places are taken by peers that trickle; one more peer has what is missing too."""
+    book = Playbook(limits=replace(LIMITS, peers_at_once=1))
+    book.tell(PeerJoined(A, ALL), PeerJoined(B, ALL))
+    asked = [command for command in book.wait_for_deadline() if isinstance(command, RequestPieces)]
+    assert {request.peer for request in asked} == {B}

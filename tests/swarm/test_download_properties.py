@@ -38,6 +38,7 @@ LIMITS = DownloadLimits(
     request_bytes=25,
     ranges_per_request=3,
     retry_after_min_s=1.0,
+    relieve_after_s=2.0,
 )
 
 
