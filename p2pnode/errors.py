@@ -35,6 +35,7 @@ what to do, and are safe to show.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -182,3 +183,12 @@ class LocalProtocolError(Exception):
 
 # What a remote can cause. Whoever talks to a remote catches these and nothing wider: the rest is our bug or our disk.
 REMOTE_FAULTS = (NetworkError, NotFound, Refused, TimedOut, TrustError, InvalidData, RemoteProtocolError)
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group, however deep; or the exception itself if it is no group."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error

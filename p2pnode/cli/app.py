@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -19,7 +19,7 @@ import p2pnode
 from p2pnode.cli.config_file import load_settings
 from p2pnode.cli.console import Console
 from p2pnode.cli.verb import CONTEXT, Chosen, everywhere_options
-from p2pnode.errors import LocalProtocolError, P2PNodeError
+from p2pnode.errors import LocalProtocolError, P2PNodeError, leaves
 
 VERBS: Final = {
     "server": "Run the place where peers meet; it may have files of its own.",
@@ -170,23 +170,15 @@ def _explain(error: BaseException, console: Console) -> int:
 
     trio wraps what its tasks raise in groups: several may have failed for one reason, which is said once.
     """
-    leaves = list(_leaves(error))
-    if any(isinstance(leaf, LocalProtocolError) or not isinstance(leaf, _EXPECTED) for leaf in leaves):
+    all_errors = list(leaves(error))
+    if any(isinstance(leaf, LocalProtocolError) or not isinstance(leaf, _EXPECTED) for leaf in all_errors):
         raise error
-    known = [leaf for leaf in leaves if isinstance(leaf, P2PNodeError)]
+    known = [leaf for leaf in all_errors if isinstance(leaf, P2PNodeError)]
     if known:
         console.fail(str(known[0]), known[0].exit_code)
         return known[0].exit_code
-    if any(isinstance(leaf, BrokenPipeError) for leaf in leaves):
+    if any(isinstance(leaf, BrokenPipeError) for leaf in all_errors):
         # Whoever read our stdout has seen enough (`p2pnode list | head`): the flush at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     return _INTERRUPTED
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

@@ -24,6 +24,7 @@ from p2pnode.cli.swarm_result import Digests, Transfers, digests, item_names, pr
 from p2pnode.cli.units import duration_text, rate_text, size_text
 from p2pnode.cli.verb import Verb
 from p2pnode.config import KIB, MIB
+from p2pnode.errors import leaves
 from p2pnode.torrent import printable
 
 DEADLINE_S: Final = 300.0  # for the whole run: whoever watches must not wait for ever
@@ -103,10 +104,16 @@ def command(
         is_worth_a_look = False  # interrupted
         raise
     finally:
-        if keep or is_worth_a_look:
-            console.say(f"files and logs are kept in {run_directory}")
-        else:
-            shutil.rmtree(run_directory)
+        _clean_up(console, run_directory, keep=keep or is_worth_a_look)
+
+
+def _clean_up(console: Console, run_directory: Path, *, keep: bool) -> None:
+    if not run_directory.exists():
+        return  # it ended before there was anything
+    if keep:
+        console.say(f"files and logs are kept in {run_directory}")
+    else:
+        shutil.rmtree(run_directory)
 
 
 async def _swarm(console: Console, plan: Plan) -> None:
@@ -125,7 +132,7 @@ async def _swarm(console: Console, plan: Plan) -> None:
                 for node in nodes:
                     nursery.start_soon(node.stop)
         except* SwarmFailed as group:
-            failures += [str(error) for error in group.exceptions]
+            failures += [str(error) for error in leaves(group)]
     if deadline.cancelled_caught:
         failures.append(f"not done within {duration_text(DEADLINE_S)}")
     for peer in peers:

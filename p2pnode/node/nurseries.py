@@ -7,20 +7,12 @@ with every traceback.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
 
-from p2pnode.errors import P2PNodeError
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+from p2pnode.errors import P2PNodeError, leaves
 
 
 @asynccontextmanager
@@ -30,8 +22,8 @@ async def open_flat_nursery() -> AsyncIterator[trio.Nursery]:
         async with trio.open_nursery() as nursery:
             yield nursery
     except BaseExceptionGroup as group:
-        leaves = list(_leaves(group))
-        expected = [error for error in leaves if isinstance(error, P2PNodeError)]
-        if expected and all(isinstance(error, P2PNodeError | trio.Cancelled) for error in leaves):
+        errors = list(leaves(group))
+        expected = [error for error in errors if isinstance(error, P2PNodeError)]
+        if expected and all(isinstance(error, P2PNodeError | trio.Cancelled) for error in errors):
             raise expected[0] from None
         raise

@@ -8,9 +8,10 @@ import pytest
 import trio
 
 from p2pnode.cli.console import Console
-from p2pnode.cli.swarm import Plan, _conclude, _prepare, write_random
+from p2pnode.cli.swarm import Plan, _conclude, _prepare, _swarm, write_random
 from p2pnode.cli.swarm_nodes import SwarmFailed, SwarmNode, environment, program
 from p2pnode.cli.swarm_result import digests
+from tests.cli.conftest import P2PNode
 from tests.cli.processes import PROJECT, new_home
 
 
@@ -73,6 +74,29 @@ def test_anything_missing_ends_it_with_1(capsys: pytest.CaptureFixture[str]) -> 
         _conclude(Console(), ["peer-1: a is missing"], "all is well", 1.0)
     assert raised.value.exit_code == 1
     assert capsys.readouterr().err == "peer-1: a is missing\n"
+
+
+async def test_a_reason_is_said_however_deep_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail_deep(*_: object) -> None:
+        raise ExceptionGroup("nursery", [ExceptionGroup("nursery", [SwarmFailed("peer-1 ended with 9")])])
+
+    monkeypatch.setattr("p2pnode.cli.swarm._start", fail_deep)
+    with pytest.raises(SwarmFailed):
+        await _swarm(Console(), plan(tmp_path / "run"))
+    assert "peer-1 ended with 9\n" in capsys.readouterr().err
+
+
+def test_a_swarm_that_ends_before_it_began_has_nothing_to_remove(
+    p2pnode: P2PNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise SystemExit(130)
+
+    monkeypatch.setattr("p2pnode.cli.swarm.run", interrupted)
+    ended = p2pnode("swarm", "--dir", str(tmp_path / "run"))
+    assert (ended.code, ended.err) == (130, "")
 
 
 def test_children_do_not_hear_the_settings_of_whoever_starts_them(monkeypatch: pytest.MonkeyPatch) -> None:
