@@ -15,7 +15,7 @@ from typing import Self
 import msgspec
 
 from p2pnode.errors import AlreadyInProgress, StorageError
-from p2pnode.quic import NodeKey
+from p2pnode.quic import NodeKey, format_address
 
 
 class ServerNote(msgspec.Struct):
@@ -69,9 +69,8 @@ class StateDirectory:
 
     def leave_note(self, address: tuple[str, int], node_id: bytes) -> None:
         """Say where the server listens."""
-        host, port = address
-        text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.note_path.write_bytes(msgspec.json.encode(ServerNote(text, os.getpid(), node_id.hex())))
+        note = ServerNote(format_address(address), os.getpid(), node_id.hex())
+        self.note_path.write_bytes(msgspec.json.encode(note))
 
 
 def read_note(state_dir: Path) -> ServerNote | None:
