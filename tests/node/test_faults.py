@@ -97,7 +97,8 @@ async def test_another_source_continues_from_the_verified_block(
     assert done.target.read_bytes() == data
     assert done.bytes_fetched == len(data)
     assert len(done.sources) == 2 and min(done.sources.values()) > MIB // 5
-    assert [event.node_id for event in fetching.all(FetchSourceLost)][:1] == [dying.node.node_id]
+    if death == "stopped":  # the other one is relieved before its silence counts as loss
+        assert [event.node_id for event in fetching.all(FetchSourceLost)][:1] == [dying.node.node_id]
 
 
 async def test_a_source_that_restarts_is_found_again(autojump_clock: MockClock, swarm: Swarm) -> None:
