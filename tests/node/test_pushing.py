@@ -256,9 +256,10 @@ async def test_C5_a_size_that_was_understated_does_not_help(
 
 
 async def test_C5_pushes_without_number_are_refused_at_some_point(
-    autojump_clock: MockClock, swarm: Swarm, lying_server: HandMadeNode
+    autojump_clock: MockClock, swarm: Swarm, lying_server: HandMadeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Streams that are dropped at once leave their fetches running; those are bounded too."""
+    monkeypatch.setattr(config, "PUSHES_AT_ONCE", 4)
     async with trio.open_nursery() as nursery:
         await nursery.start(lying_server.run)
         _, link = await peer_of(swarm, lying_server)
