@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
 
 import click
 from click.core import ParameterSource
@@ -86,4 +87,6 @@ def _text(value: object) -> str:
         return " ".join(map(str, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value is None else str(value)
+    if value is None or isinstance(value, Enum):  # click's own mark for "no default"
+        return ""
+    return str(value)

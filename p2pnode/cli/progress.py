@@ -92,7 +92,7 @@ def event_line(event: NodeEvent) -> str | None:
             return f"connected to server {_short(event.node_id)} at {address_text(event.address)}"
         case ServerLost():
             return f"no server: {printable(event.reason)}; again in {duration_text(event.retry_s)}"
-        case PeerConnected(dialed=False):
+        case PeerConnected(dialed=False, role="peer"):
             return f"{printable(event.name) or 'a peer'} ({_short(event.node_id)}) joined"
         case FileShared():
             return f"offers {printable(event.name)}, {size_text(event.size)}: {event.file_id.hex()}"
@@ -116,7 +116,8 @@ def _fetch_line(event: NodeEvent) -> str | None:
             took = f"{size_text(event.bytes_fetched)} in {duration_text(event.seconds)}, {rate}"
             return f"fetched {printable(event.name)}: {took}, from {_peers(len(event.sources))}"
         case FetchFailed():
-            return f"could not fetch {printable(event.name)}: {printable(event.reason)}"
+            what = printable(event.name) or _short(event.file_id)
+            return f"could not fetch {what}: {printable(event.reason)}"
         case _:
             return None
 

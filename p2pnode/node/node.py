@@ -112,20 +112,8 @@ class Node:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._state)
-            self._node_key = self._state.node_key()
-            self.node_id = self._node_key.node_id
-            credentials = self._credentials or Credentials.from_node_key(self._node_key)
-            self.certificate_pin = credentials.pin
-            udp_socket = await self._open_socket(self._listen)
-            stack.callback(udp_socket.close)
-            self._endpoint = await stack.enter_async_context(
-                open_endpoint(udp_socket, credentials, qlog_dir=self._qlog_dir, keylog_path=self._keylog_path)
-            )
-            self.listen_address = self._endpoint.local_address
-            self._nursery = await stack.enter_async_context(open_flat_nursery())
-            self._assemble(stack)
-            await self._start()
+            nursery = await stack.enter_async_context(open_flat_nursery())
+            await nursery.start(self._live)
             self._stack = stack.pop_all()
         return self
 
@@ -133,12 +121,38 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._link_service.say_bye()
-        self._nursery.cancel_scope.cancel()
+        self._life.cancel()
         if error is None or isinstance(error, Exception):
             # The body's own failure is not the nursery's: it goes on bare, after everything here has ended.
             await self._stack.__aexit__(None, None, None)
         else:
             await self._stack.__aexit__(kind, error, trace)
+
+    async def _live(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Everything that runs, until the block is left.
+
+        Shielded, since a cancelled block must not cut the links before they have said goodbye.
+        """
+        with trio.CancelScope(shield=True) as self._life:
+            async with AsyncExitStack() as stack:
+                stack.enter_context(self._state)
+                self._node_key = self._state.node_key()
+                self.node_id = self._node_key.node_id
+                credentials = self._credentials or Credentials.from_node_key(self._node_key)
+                self.certificate_pin = credentials.pin
+                udp_socket = await self._open_socket(self._listen)
+                stack.callback(udp_socket.close)
+                self._endpoint = await stack.enter_async_context(
+                    open_endpoint(
+                        udp_socket, credentials, qlog_dir=self._qlog_dir, keylog_path=self._keylog_path
+                    )
+                )
+                self.listen_address = self._endpoint.local_address
+                self._nursery = await stack.enter_async_context(open_flat_nursery())
+                self._assemble(stack)
+                await self._start()
+                task_status.started()
+                await trio.sleep_forever()
 
     def _assemble(self, stack: AsyncExitStack) -> None:
         """Make the parts and tell them of each other."""

@@ -123,10 +123,15 @@ class PeerLink:
             await self.control.send(message)
 
     async def say_bye(self) -> None:
-        """Tell the other side that we leave on purpose; a dead link is no obstacle."""
-        with trio.move_on_after(1.0):
+        """Tell the other side that we leave on purpose; a dead link is no obstacle.
+
+        A close loses what is not delivered, so the other side is let close: it does when the control stream ends.
+        """
+        with trio.move_on_after(config.BYE_TIMEOUT_S):
             try:
                 await self.tell(Bye())
+                await self.control.send_eof()
+                await self.connection.wait_closed()
             except ConnectionClosed:
                 return
 

@@ -60,7 +60,7 @@ def _from_text(text: str) -> Wanted:
         return _from_ticket(Ticket.parse(text))
     if _HEX_ID.fullmatch(text):
         return Wanted(file_id=bytes.fromhex(text))
-    return Wanted(name=text)
+    return Wanted(name=text.rstrip("/") or text)  # as `list` shows a directory
 
 
 def _from_metainfo(metainfo: Metainfo) -> Wanted:

@@ -22,7 +22,7 @@ from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import FileShared, FileUnshared, NodeEvent, NodeWarning
 from p2pnode.node.hashing import with_progress
 from p2pnode.storage import Catalogue, FileStore, Item, PieceData, find_item, hash_item, list_items
-from p2pnode.torrent import Metainfo
+from p2pnode.torrent import Metainfo, printable
 
 SKIPPED_SHOWN_MAX: Final = 3  # entries that a warning names: one line for a person
 
@@ -168,7 +168,7 @@ class Shares:
             await self._share_item(item)
         except P2PNodeError as error:
             self._failed[item.path] = item
-            self._publish(NodeWarning(text=f"not shared: {error}"))
+            self._publish(NodeWarning(text=f"{printable(item.path.name)} is not shared: {error}"))
 
     async def _share_item(self, item: Item) -> Shared:
         """Offer what was found, and say what of it had to be left out."""

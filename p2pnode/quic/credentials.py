@@ -259,7 +259,10 @@ class SystemTrust:
             _check_chain(chain, cafile=paths.cafile, capath=paths.capath)
         except TrustError as error:
             pin = _pin_text(chain[0])
-            raise TrustError(f"{error}. If you know that it is the right one: --pin {pin}") from error
+            raise TrustError(
+                f"{error}. If it is the right one, --server-cert FILE, --pin and the node id that it prints, or the "
+                f"key of this certificate: --pin {pin}"
+            ) from error
         return True
 
     def check_node_id(self, node_id: bytes, certificate_trusted: bool) -> None:
