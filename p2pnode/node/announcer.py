@@ -44,6 +44,7 @@ class Announcer:
         self._something_pending = trio.Event()
         self._first_attempt_over = trio.Event()
         self._first_failure: P2PNodeError | None = None
+        self._scope = trio.CancelScope()
         self.link: PeerLink | None = None
 
     def announce(self, offer: FileAnnounce) -> None:
@@ -62,8 +63,16 @@ class Announcer:
             raise self._first_failure or NetworkError("the server is gone")
         return self.link
 
+    def stop(self) -> None:
+        """We leave: what becomes of the link from now on is no loss."""
+        self._scope.cancel()
+
     async def run(self) -> None:
-        """Stay registered until cancelled."""
+        """Stay registered until stopped."""
+        with self._scope:
+            await self._stay_registered()
+
+    async def _stay_registered(self) -> None:
         wait_s = config.RECONNECT_MIN_S
         while True:
             try:

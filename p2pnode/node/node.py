@@ -120,6 +120,8 @@ class Node:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._announcer is not None:
+            self._announcer.stop()
         await self._link_service.say_bye()
         self._life.cancel()
         if error is None or isinstance(error, Exception):

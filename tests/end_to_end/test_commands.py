@@ -171,7 +171,9 @@ async def test_C4_hostile_names_that_a_node_announces_are_escaped_wherever_they_
     server: Served, tmp_path: Path, settled: Settled
 ) -> None:
     reference = ServerReference(server.address, CertificateTrust(server.certificate))
-    async with Node(server=reference, name=HOSTILE_NAME) as node:
+    node = Node(server=reference)
+    node._name = HOSTILE_NAME  # our own node refuses it; one that is not ours says what it likes
+    async with node:
         shared = await node.share(settled(tmp_path / "source.bin", SMALL))
         await node.wait_for_server()
         assert node._announcer is not None
