@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from random import Random
+from typing import NoReturn
 
 import trio
 
@@ -77,8 +78,6 @@ class Announcer:
         while True:
             try:
                 await self._stay_connected()
-                wait_s = config.RECONNECT_MIN_S
-                reason = "the link ended"
             except REMOTE_FAULTS as error:
                 reason = str(error)
                 self._first_failure = self._first_failure or error
@@ -91,7 +90,7 @@ class Announcer:
             await trio.sleep(pause_s)
             wait_s = min(2 * wait_s, config.RECONNECT_MAX_S)
 
-    async def _stay_connected(self) -> None:
+    async def _stay_connected(self) -> NoReturn:
         link = await self._connect()
         self.link = link
         self._pending = {offer.file_id: offer for offer in self._offers()}
