@@ -27,6 +27,7 @@ from p2pnode.quic.credentials import (
 )
 from p2pnode.quic.datagrams import (
     Address,
+    Burst,
     DatagramSocket,
     format_address,
     normalise,
@@ -39,6 +40,7 @@ from p2pnode.quic.stream import Stream
 
 __all__ = [
     "Address",
+    "Burst",
     "CertificateTrust",
     "Connection",
     "ConnectionStatistics",

@@ -10,7 +10,6 @@ What escapes in spite of all this, `guard` stops.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import SystemRandom
 from typing import Final
 
@@ -34,7 +33,7 @@ from cryptography.hazmat.primitives import hashes
 
 from p2pnode import config
 from p2pnode.quic.configuration import CongestionControl, Pacer
-from p2pnode.quic.datagrams import Datagram
+from p2pnode.quic.datagrams import Address, Burst, Datagram, bursts_of
 
 UNIDIRECTIONAL_STREAMS_MAX: Final = 0  # of the remote: no language spoken here uses them
 
@@ -57,7 +56,7 @@ class HardenedConnection(QuicConnection):
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
         )
-        self.close_datagrams: list[Datagram] = []  # the CLOSE, to be repeated: nobody acknowledges it
+        self.close_datagrams: list[Burst] = []  # the CLOSE, to be repeated: nobody acknowledges it
         self._consumed_bytes = 0
         self._exporter_secret: bytes | None = None
         self._key_update_at = config.KEY_UPDATE_PACKETS
@@ -67,9 +66,9 @@ class HardenedConnection(QuicConnection):
 
     # -- in and out, by batches ----------------------------------------------------------------------------
 
-    def receive_batch(self, datagrams: Sequence[Datagram], now: float) -> None:
-        """Take in all of them, in order."""
-        for data, address in datagrams:
+    def receive_burst(self, datagrams: list[bytes], address: Address, now: float) -> None:
+        """Take in all of them, in order. Where there are several, they bear one connection id."""
+        for data in datagrams:
             self.receive_datagram(data, address, now)
 
     def take_events(self) -> list[QuicEvent]:
@@ -79,8 +78,12 @@ class HardenedConnection(QuicConnection):
             events.append(event)
         return events
 
+    def bursts_to_send(self, now: float) -> list[Burst]:
+        """What is to be sent now, in order."""
+        return bursts_of(self.datagrams_to_send(now))
+
     def datagrams_to_send(self, now: float) -> list[Datagram]:
-        """What is to be sent now, with the address of each. Stock raises before anything valid came in."""
+        """The same, with the address of each. Stock raises before anything valid came in."""
         if not self._network_paths:
             return []
         if self._handshake_confirmed:
@@ -89,7 +92,7 @@ class HardenedConnection(QuicConnection):
         is_closing = self._close_pending
         datagrams = super().datagrams_to_send(now)
         if is_closing:
-            self.close_datagrams = datagrams
+            self.close_datagrams = bursts_of(datagrams)
         return datagrams
 
     def get_timer(self) -> float | None:

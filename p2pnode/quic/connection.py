@@ -24,15 +24,15 @@ from p2pnode import config
 from p2pnode.errors import ConnectionClosed
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.budget import Budget
-from p2pnode.quic.datagrams import Address, Datagram, DatagramSocket, format_address
+from p2pnode.quic.datagrams import Address, Burst, DatagramSocket, format_address
 from p2pnode.quic.guard import Escape, guard
+from p2pnode.quic.inbox import Inbox
 from p2pnode.quic.lifecycle import MOVES, ConnectionStatistics, Phase, Role
 from p2pnode.quic.stream import Stream
 
 EXCESSIVE_LOAD: Final = 0x107  # the code HTTP/3 has for a peer that only makes work (RFC 9114 §8.1)
 TIMER_GRANULARITY_S: Final = 0.001  # at exactly its own deadline aioquic's timer may do nothing, for ever
 ACCEPT_QUEUE_MAX: Final = 256  # streams that the remote opened and nobody accepted yet
-INBOX_OVERHEAD: Final = 64  # bytes of memory that a received datagram takes besides its own
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3  # when the remote's idle timeout is shorter than ours
 
 _logger = logging.getLogger("p2pnode.quic")
@@ -84,8 +84,7 @@ class Connection:
         self._timer: float | None = None  # the engine's
         self._stepped_at = 0.0
         self._closed: ConnectionClosed | None = None
-        self._inbox: list[Datagram] = []
-        self._inbox_size = 0
+        self._inbox = Inbox()
         self._work = trio.Event()
         self._opened = trio.Event()  # or ended before that
         self._ended = trio.Event()
@@ -193,14 +192,9 @@ class Connection:
 
     # -- for the endpoint ----------------------------------------------------------------------------------
 
-    def deliver(self, data: bytes, address: Address) -> None:
-        """Take a datagram for the driver to look at; drop it when too much waits already."""
-        size = len(data) + INBOX_OVERHEAD
-        if self._inbox_size + size > config.INBOX_SIZE_MAX:
-            self._statistics.datagrams_dropped += 1
-            return
-        self._inbox.append((data, address))
-        self._inbox_size += size
+    def deliver(self, datagrams: list[bytes], address: Address) -> None:
+        """Take a burst for the driver to look at; drop what finds no room. All bear one connection id."""
+        self._statistics.datagrams_dropped += self._inbox.put(datagrams, address)
         self._work.set()
 
     def add_route(self, connection_id: bytes) -> None:
@@ -227,9 +221,9 @@ class Connection:
         try:
             while self.is_open:
                 await self._wait_for_work()
-                datagrams = self._step(trio.current_time())
+                bursts = self._step(trio.current_time())
                 if self._phase is not Phase.CLOSING:
-                    await self._send(datagrams)
+                    await self._send(bursts)
             if self._phase is Phase.CLOSING:
                 await self._say_close()
         finally:
@@ -274,24 +268,24 @@ class Connection:
         interval_s = min(config.KEEP_ALIVE_S, self._engine.idle_timeout_s / KEEP_ALIVES_PER_IDLE_TIMEOUT)
         return max(self._heard_at, self._pinged_at) + interval_s
 
-    def _step(self, now: float) -> list[Datagram]:
+    def _step(self, now: float) -> list[Burst]:
         """Feed what came, do what is due, tell the streams; what is to be sent comes back."""
         self._stepped_at = now
         try:
             if self._inbox:
-                guard(self._engine.receive_batch, self._take_inbox(), now)
+                self._take_in(now)
             self._timer = guard(self._engine.get_timer)
             if self._timer is not None and self._timer <= now:
                 guard(self._engine.handle_timer, now)
             self._do_what_is_due(now)
             self._tell(guard(self._engine.take_events), now)
-            datagrams = guard(self._engine.datagrams_to_send, now)
+            bursts = guard(self._engine.bursts_to_send, now)
             self._tell(guard(self._engine.take_events), now)  # new connection ids, before anyone can use them
             self._timer = guard(self._engine.get_timer)
         except Escape as escape:
-            datagrams = self._end_escaped(escape, now)
+            bursts = self._end_escaped(escape, now)
         self._follow_engine()
-        return datagrams
+        return bursts
 
     def _do_what_is_due(self, now: float) -> None:
         if self._phase is not Phase.OPEN:
@@ -304,18 +298,18 @@ class Connection:
             self._pinged_at = now
             self._engine.send_ping(0)
 
-    def _end_escaped(self, escape: Escape, now: float) -> list[Datagram]:
+    def _end_escaped(self, escape: Escape, now: float) -> list[Burst]:
         """The engine is in no known state: try to say CLOSE with it, and be done."""
         self._statistics.escapes += 1
         closed = ConnectionClosed(f"internal error: {escape}", code=QuicErrorCode.INTERNAL_ERROR)
         try:
             guard(self._engine.close, QuicErrorCode.INTERNAL_ERROR, QuicFrameType.PADDING, "")
-            datagrams = guard(self._engine.datagrams_to_send, now)
+            bursts = guard(self._engine.bursts_to_send, now)
         except Escape:
-            datagrams = []
+            bursts = []
         if self.is_open:
             self._end(closed, Phase.CLOSED)
-        return datagrams
+        return bursts
 
     def _follow_engine(self) -> None:
         """Notice that the engine has ended the connection, whoever asked it to."""
@@ -329,21 +323,20 @@ class Connection:
         elif self.role is Role.ACCEPTED and not self._engine.is_begun:
             self._end(ConnectionClosed("the first datagram was not valid"), Phase.CLOSED)
 
-    def _take_inbox(self) -> list[Datagram]:
-        inbox, self._inbox = self._inbox[: config.TAKE_IN_MAX], self._inbox[config.TAKE_IN_MAX :]
-        size = sum(len(data) for data, _ in inbox)
-        self._inbox_size -= size + INBOX_OVERHEAD * len(inbox)
-        self._statistics.datagrams_received += len(inbox)
-        self._statistics.bytes_received += size
+    def _take_in(self, now: float) -> None:
+        for datagrams, address in self._inbox.take():
+            self._statistics.datagrams_received += len(datagrams)
+            self._statistics.bytes_received += sum(map(len, datagrams))
+            guard(self._engine.receive_burst, datagrams, address, now)
         if self._inbox:
             self._work.set()  # the rest, after the others had their turn
-        return inbox
 
-    async def _send(self, datagrams: list[Datagram]) -> None:
-        if datagrams:
+    async def _send(self, bursts: list[Burst]) -> None:
+        for datagrams, _ in bursts:
             self._statistics.datagrams_sent += len(datagrams)
-            self._statistics.bytes_sent += sum(len(data) for data, _ in datagrams)
-            await self._socket.send_batch(datagrams)
+            self._statistics.bytes_sent += sum(map(len, datagrams))
+        if bursts:
+            await self._socket.send_batch(bursts)
 
     async def _say_close(self) -> None:
         """CLOSE, several times, and once more in each interval in which the remote still talks."""

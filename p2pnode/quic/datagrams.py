@@ -14,7 +14,9 @@ import errno
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, Protocol
 
 import trio
@@ -22,7 +24,8 @@ import trio
 from p2pnode.errors import AddressError, AddressInUse
 
 Address = tuple[str, int]
-Datagram = tuple[bytes, Address]
+Datagram = tuple[bytes, Address]  # one, as aioquic gives it
+Burst = tuple[list[bytes], Address]  # datagrams from or to one address, in their order; never empty
 
 BATCH_MAX: Final = 256  # datagrams of one batch: about 4 ms of work before the connections get their turn
 DATAGRAM_SIZE_MAX: Final = 65_535  # what recvfrom has room for, so that nothing is ever cut
@@ -42,11 +45,14 @@ class DatagramSocket(Protocol):
         """The address it is bound to."""
         ...
 
-    async def receive_batch(self) -> list[Datagram]:
-        """Wait for datagrams, then give all that are there: at least one, at most a bounded number."""
+    async def receive_batch(self) -> list[Burst]:
+        """Wait for datagrams, then give all that are there: at least one, at most a bounded number.
+
+        The lists are the caller's. A burst may be for several connections with one remote.
+        """
         ...
 
-    async def send_batch(self, datagrams: Sequence[Datagram]) -> None:
+    async def send_batch(self, bursts: Sequence[Burst]) -> None:
         """Send each datagram to its address. What the network refuses is a loss, never an error."""
         ...
 
@@ -99,6 +105,11 @@ async def resolve(host: str, port: int) -> list[Address]:
         raise AddressError(f"{host!r} does not resolve: {reason}") from error
     addresses = [_from_sockaddr(sockaddr) for *_, sockaddr in answers]
     return list(dict.fromkeys(addresses))
+
+
+def bursts_of(datagrams: Iterable[Datagram]) -> list[Burst]:
+    """The same datagrams in the same order, those that follow each other to one address together."""
+    return [([data for data, _ in group], address) for address, group in groupby(datagrams, itemgetter(1))]
 
 
 async def open_udp_socket(address: Address) -> UdpSocket:
@@ -172,14 +183,14 @@ class UdpSocket:
         """The address it is bound to, with the port that the system chose."""
         return self._local_address
 
-    async def receive_batch(self) -> list[Datagram]:
+    async def receive_batch(self) -> list[Burst]:
         """Wait for datagrams, then give all that are there: at least one, at most `BATCH_MAX`."""
         await trio.lowlevel.checkpoint()  # under a flood too, the connections get their turn
         while True:
             self._check_open()
             batch = self._drain()
             if batch:
-                return batch
+                return bursts_of(batch)
             await trio.lowlevel.wait_readable(self._socket)
 
     def _drain(self) -> list[Datagram]:
@@ -201,14 +212,14 @@ class UdpSocket:
         address = self._received_from[sockaddr] = _from_sockaddr(sockaddr)
         return address
 
-    async def send_batch(self, datagrams: Sequence[Datagram]) -> None:
+    async def send_batch(self, bursts: Sequence[Burst]) -> None:
         """Send each datagram to its address; what the system refuses is counted and dropped.
 
         Waits only while the socket's buffer is full; the caller's own loop is the checkpoint.
         """
         self._check_open()
         send = self._socket.sendto
-        for data, address in datagrams:
+        for data, address in ((data, address) for datagrams, address in bursts for data in datagrams):
             try:
                 send(data, self._send_to.get(address) or self._remember_receiver(address))
             except (OSError, OverflowError, AddressError) as error:

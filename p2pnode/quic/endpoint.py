@@ -32,7 +32,7 @@ from p2pnode.quic.connection import Connection
 from p2pnode.quic.credentials import Credentials, Trust
 from p2pnode.quic.datagrams import (
     Address,
-    Datagram,
+    Burst,
     DatagramSocket,
     format_address,
     network_of,
@@ -40,7 +40,7 @@ from p2pnode.quic.datagrams import (
 )
 from p2pnode.quic.guard import Escape, guard
 from p2pnode.quic.lifecycle import Role
-from p2pnode.quic.router import Drop, NewConnection, Reply, Router
+from p2pnode.quic.router import Drop, NewConnection, Reply, Router, runs_to_one_id_untrusted
 
 ACCEPT_QUEUE_MAX: Final = 256  # connections that are open and that nobody accepted yet
 GOODBYE_TIMEOUT_S: Final = 2.0  # for saying CLOSE on all connections at the end
@@ -232,26 +232,34 @@ class Endpoint:
 
     async def _receive(self) -> None:
         while True:
-            batch = await self._socket.receive_batch()
+            bursts = await self._socket.receive_batch()
             now = trio.current_time()
-            replies: list[Datagram] = []
-            for data, address in batch:
-                connection = self._router.find_untrusted(data)
-                if connection is not None:
-                    connection.deliver(data, address)
-                else:
-                    self._answer_untrusted(data, address, now, replies)
+            replies: list[Burst] = []
+            for burst, address in bursts:
+                for datagrams in runs_to_one_id_untrusted(burst):
+                    connection = self._router.find_untrusted(datagrams[0])
+                    if connection is not None:
+                        connection.deliver(datagrams, address)
+                    else:
+                        self._answer_untrusted(datagrams, address, now, replies)
             if replies:
                 await self._socket.send_batch(replies)
 
-    def _answer_untrusted(self, data: bytes, address: Address, now: float, replies: list[Datagram]) -> None:
-        match self._router.answer_untrusted(data, address, now):
-            case Reply(datagram):
-                replies.append((datagram, address))
-            case NewConnection() as new:
-                self._accept_untrusted(new, data, address, now)
-            case Drop(reason):
-                self.statistics.datagrams_dropped[reason] += 1
+    def _answer_untrusted(
+        self, datagrams: list[bytes], address: Address, now: float, replies: list[Burst]
+    ) -> None:
+        for data in datagrams:
+            connection = self._router.find_untrusted(data)  # the one before it may have begun a connection
+            if connection is not None:
+                connection.deliver([data], address)
+                continue
+            match self._router.answer_untrusted(data, address, now):
+                case Reply(datagram):
+                    replies.append(([datagram], address))
+                case NewConnection() as new:
+                    self._accept_untrusted(new, data, address, now)
+                case Drop(reason):
+                    self.statistics.datagrams_dropped[reason] += 1
 
     def _accept_untrusted(self, new: NewConnection, data: bytes, address: Address, now: float) -> None:
         """Begin a connection with a client that is at its address, but of which nothing else is known.
@@ -270,7 +278,7 @@ class Endpoint:
         )
         connection = self._add_connection(engine, Role.ACCEPTED, address)
         connection.add_route(new.retry_source_cid)
-        connection.deliver(data, address)
+        connection.deliver([data], address)
         self._accepted[connection] = network
         self._accepted_by_network[network] += 1
         self._half_open.add(connection)

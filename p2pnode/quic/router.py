@@ -12,6 +12,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Final, Generic, TypeVar
 
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is there, but not marked as exported
@@ -37,11 +39,36 @@ from p2pnode.quic.datagrams import Address
 INITIAL_SIZE_MIN: Final = 1200  # RFC 9000 §14.1; nothing smaller is ever answered
 TOKENS_REMEMBERED_MAX: Final = 65_536  # used ones, within their lifetime: 2,184 handshakes a second
 
-_LONG_HEADER: Final = 0x80
+_LONG_HEADERS_FROM: Final = b"\x80"  # the first byte's highest bit is set (RFC 9000 §17.2)
 _LONG_CID_LENGTH_AT: Final = 5  # after the first byte and the version
 _LONG_CID_AT: Final = 6
 
 T = TypeVar("T")
+
+_short_header_id = itemgetter(slice(1, 1 + CONNECTION_ID_LENGTH))
+
+
+def runs_to_one_id_untrusted(datagrams: list[bytes]) -> list[list[bytes]]:
+    """The same datagrams in the same order, those that follow each other and bear one connection id together.
+
+    That a burst of a transfer is one such run must be seen fast, for it is asked of every datagram.
+    """
+    if len(datagrams) == 1 or _are_alike_untrusted(datagrams):
+        return [datagrams]
+    return [list(run) for _, run in groupby(datagrams, _connection_id_untrusted)]
+
+
+def _are_alike_untrusted(datagrams: list[bytes]) -> bool:
+    return datagrams[0] < _LONG_HEADERS_FROM and len(set(map(_short_header_id, datagrams))) == 1
+
+
+def _connection_id_untrusted(data: bytes) -> bytes:
+    """The id that a datagram bears; none of ours is empty."""
+    if data < _LONG_HEADERS_FROM:
+        return data[1 : 1 + CONNECTION_ID_LENGTH]
+    if len(data) > _LONG_CID_AT and data[_LONG_CID_LENGTH_AT] == CONNECTION_ID_LENGTH:
+        return data[_LONG_CID_AT : _LONG_CID_AT + CONNECTION_ID_LENGTH]
+    return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +115,8 @@ class Router(Generic[T]):
         self._routes.pop(connection_id, None)
 
     def find_untrusted(self, data: bytes) -> T | None:
-        """The connection whose id the datagram bears: all that is done for each one of a transfer."""
-        if not data:
-            return None
-        if not data[0] & _LONG_HEADER:
-            return self._routes.get(data[1 : 1 + CONNECTION_ID_LENGTH])
-        if len(data) > _LONG_CID_AT and data[_LONG_CID_LENGTH_AT] == CONNECTION_ID_LENGTH:
-            return self._routes.get(data[_LONG_CID_AT : _LONG_CID_AT + CONNECTION_ID_LENGTH])
-        return None
+        """The connection whose id the datagram bears: all that is done for each burst of a transfer."""
+        return self._routes.get(_connection_id_untrusted(data))
 
     def answer_untrusted(self, data: bytes, address: Address, now: float) -> Reply | NewConnection | Drop:
         """What to do with a datagram that is for no connection: mostly nothing."""

@@ -6,8 +6,8 @@
         network.set_profile("10.0.0.1", "10.0.0.2", LinkProfile(delay_s=0.05, loss=0.1))
         alice = network.socket(("10.0.0.1", 4433))
         bob = network.socket(("10.0.0.2", 0))
-        await bob.send_batch([(b"hello", alice.local_address)])
-        [(data, sender)] = await alice.receive_batch()
+        await bob.send_batch([([b"hello"], alice.local_address)])
+        [(datagrams, sender)] = await alice.receive_batch()
 
 The sockets are what `p2pnode.quic` takes for UDP sockets. A host is a name (any text); a *link* is the way
 from one host to another, one direction of it. Time is trio's: under `trio.testing.MockClock` with an
@@ -30,7 +30,8 @@ from typing import Final, NamedTuple, Self
 import trio
 
 from p2pnode.errors import AddressInUse
-from p2pnode.quic import Address
+from p2pnode.quic import Address, Burst
+from p2pnode.quic.datagrams import bursts_of
 
 DATAGRAM_SIZE_MAX: Final = 65_507  # what fits into one UDP datagram over IPv4
 BATCH_MAX: Final = 256  # datagrams one receive_batch() gives, so that a receiver lives under a flood
@@ -161,10 +162,10 @@ class NetworkSocket:
         """What it was bound to. Behind a NAT others see another one: `Network.seen_address`."""
         return self._local_address
 
-    async def receive_batch(self) -> list[tuple[bytes, Address]]:
+    async def receive_batch(self) -> list[Burst]:
         """Wait for a datagram, then give all that are there, up to `BATCH_MAX`.
 
-        `trio.ClosedResourceError` once this socket is closed.
+        Neighbours from one address come as one burst. `trio.ClosedResourceError` once this socket is closed.
         """
         await trio.lowlevel.checkpoint()
         while not self._received and not self._closed:
@@ -172,15 +173,16 @@ class NetworkSocket:
         self._check_open()
         batch = [self._received.popleft() for _ in range(min(BATCH_MAX, len(self._received)))]
         self._received_bytes -= sum(len(data) for data, _ in batch)
-        return batch
+        return bursts_of(batch)
 
-    async def send_batch(self, datagrams: Sequence[tuple[bytes, Address]]) -> None:
+    async def send_batch(self, bursts: Sequence[Burst]) -> None:
         """Send all; whether they arrive is the network's affair. `trio.ClosedResourceError` once closed."""
         await trio.lowlevel.checkpoint()
         self._check_open()
         source = self._network.seen_address(self)
-        for data, destination in datagrams:
-            self._network.send(source, destination, data)
+        for datagrams, destination in bursts:
+            for data in datagrams:
+                self._network.send(source, destination, data)
 
     def close(self) -> None:
         """Free the address. What is unread is dropped; whoever waits gets `trio.ClosedResourceError`."""

@@ -10,6 +10,7 @@ import trio
 from aioquic.quic.connection import QuicConnection
 
 from p2pnode.quic import Connection, Credentials, Endpoint, NodeKey, NoTrust, Stream, open_endpoint
+from p2pnode.quic.datagrams import bursts_of
 from p2pnode.testing.network import Network, NetworkSocket
 from tests.quic.engines import credentials, dialer_configuration
 
@@ -82,17 +83,18 @@ class Remote:
         await self.send()
 
     async def send(self) -> None:
-        await self.socket.send_batch(self.engine.datagrams_to_send(trio.current_time()))
+        await self.socket.send_batch(bursts_of(self.engine.datagrams_to_send(trio.current_time())))
 
     async def receive(self, timeout_s: float = 1.0) -> int:
         """Take in what comes within a while, without answering; how many datagrams that was."""
         received = 0
         with trio.move_on_after(timeout_s):
             while True:
-                for data, address in await self.socket.receive_batch():
-                    self.received.append(data)
-                    self.engine.receive_datagram(data, address, trio.current_time())
-                    received += 1
+                for datagrams, address in await self.socket.receive_batch():
+                    self.received += datagrams
+                    for data in datagrams:
+                        self.engine.receive_datagram(data, address, trio.current_time())
+                    received += len(datagrams)
         return received
 
     async def live(self) -> None:

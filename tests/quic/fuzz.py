@@ -65,7 +65,7 @@ class Session:
             self._check_held()
             if self.victim.ending is not None:
                 break
-        guard(self.victim.datagrams_to_send, self.pair.now)
+        guard(self.victim.bursts_to_send, self.pair.now)
         ending = self.victim.ending
         self.counts[f"ended with {ending.error_code:#x}" if ending else "survived"] += 1
 
@@ -90,7 +90,7 @@ class Session:
 
     def _deliver(self, datagram: bytes, address: tuple[str, int]) -> None:
         self.counts["datagrams"] += 1
-        guard(self.victim.receive_datagram, datagram, address, self.pair.now)
+        guard(self.victim.receive_burst, [datagram], address, self.pair.now)
         for event in guard(self.victim.take_events):
             if isinstance(event, StreamDataReceived):
                 self.unread.append(event)
@@ -111,11 +111,12 @@ class Session:
                 self._deliver(datagram, self._attackers_address)
 
     def _victim_sends(self) -> None:
-        datagrams = guard(self.victim.datagrams_to_send, self.pair.now)
+        bursts = guard(self.victim.bursts_to_send, self.pair.now)
         guard(self.victim.get_timer)
-        for datagram, address in datagrams:
-            if address == self._attackers_address and self.rng.random() < 0.9:
-                self.attacker.receive_datagram(datagram, self._victims_address, self.pair.now)
+        for datagrams, address in bursts:
+            for datagram in datagrams:
+                if address == self._attackers_address and self.rng.random() < 0.9:
+                    self.attacker.receive_datagram(datagram, self._victims_address, self.pair.now)
         while self.attacker.next_event() is not None:
             pass
 

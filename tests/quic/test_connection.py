@@ -210,7 +210,7 @@ async def test_a_late_packet_is_answered_with_close_a_bounded_number_of_times(
         accepted.close()
         sent_before = network.counters(LISTENER[0], DIALER[0]).sent
         for _ in range(100):
-            await remote.socket.send_batch([(late, LISTENER)])
+            await remote.socket.send_batch([([late], LISTENER)])
             await trio.sleep(0.005)
         await accepted.wait_closed()
         answers = network.counters(LISTENER[0], DIALER[0]).sent - sent_before
@@ -295,13 +295,13 @@ async def test_a_handshake_that_completes_just_after_close_does_not_open_the_con
         connection = _bare_connection(network, engine)
         connection.dial()
         now = trio.current_time()
-        for data, _ in connection._step(now):
-            listener.receive_datagram(data, DIALER, now)
+        for datagrams, _ in connection._step(now):
+            for data in datagrams:
+                listener.receive_datagram(data, DIALER, now)
         *flight, (last, _) = listener.datagrams_to_send(now)
-        for data, _ in flight:
-            connection.deliver(data, LISTENER)
+        connection.deliver([data for data, _ in flight], LISTENER)
         connection._step(now)
-        connection.deliver(last, LISTENER)
+        connection.deliver([last], LISTENER)
         connection.close(7, "changed my mind")
         await connection.run()
         assert engine._handshake_complete
@@ -378,8 +378,8 @@ async def test_what_waits_to_be_taken_in_is_bounded(autojump_clock: Clock) -> No
     async with Network() as network:
         connection = _bare_connection(network)
         for _ in range(1000):
-            connection.deliver(bytes(60_000), LISTENER)
-        assert sum(len(data) for data, _ in connection._inbox) <= config.INBOX_SIZE_MAX
+            connection.deliver([bytes(60_000)], LISTENER)
+        assert connection._inbox.size <= config.INBOX_SIZE_MAX
         assert connection.statistics.datagrams_dropped == 1000 - len(connection._inbox)
 
 
@@ -387,15 +387,14 @@ async def test_what_waits_is_taken_in_bit_by_bit(autojump_clock: Clock) -> None:
     async with Network() as network:
         connection = _bare_connection(network)
         connection.dial()
-        for _ in range(2 * config.TAKE_IN_MAX + 1):
-            connection.deliver(b"garbage", LISTENER)
+        connection.deliver([b"garbage"] * (2 * config.TAKE_IN_MAX + 1), LISTENER)
         left = []
         for _ in range(3):
             connection._work = trio.Event()
             connection._step(trio.current_time())
             left.append((len(connection._inbox), connection._work.is_set()))
         assert left == [(config.TAKE_IN_MAX + 1, True), (1, True), (0, False)]
-        assert connection._inbox_size == 0
+        assert connection.statistics.datagrams_received == 2 * config.TAKE_IN_MAX + 1
 
 
 # -- escapes -----------------------------------------------------------------------------------------------
@@ -428,7 +427,7 @@ async def test_F2_what_escapes_from_the_engine_ends_that_connection_alone(
         engine.explodes_in = entry_point
         connection = _bare_connection(network, engine)
         connection.dial()
-        connection.deliver(b"anything", LISTENER)
+        connection.deliver([b"anything"], LISTENER)
         await connection.run()
         closed = await connection.wait_closed()
         assert "pop from empty list" in closed.reason
@@ -444,7 +443,7 @@ async def test_a_frame_that_breaks_the_protocol_is_answered_with_close(
         await remote.dial(LISTENER)
         await remote.live_for(0.5)
         accepted = await listener.accept()
-        await remote.socket.send_batch([(seal(remote.engine, varints(0x1E)), LISTENER)])
+        await remote.socket.send_batch([([seal(remote.engine, varints(0x1E))], LISTENER)])
         closed = await accepted.wait_closed()
         assert (closed.code, closed.by_remote) == (0xA, False)
         await remote.receive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from aioquic.quic.connection import QuicConnection
 
 from p2pnode import config
 from p2pnode.errors import AddressError, ConfigError, ConnectFailed, TrustError
-from p2pnode.quic import Endpoint, NoTrust, PinTrust, open_endpoint, open_udp_socket
+from p2pnode.quic import Burst, Connection, Endpoint, NoTrust, PinTrust, open_endpoint, open_udp_socket
+from p2pnode.quic.datagrams import bursts_of
 from p2pnode.quic.endpoint import GOODBYE_TIMEOUT_S
 from p2pnode.testing.network import Network
 from tests.quic.endpoints import (
@@ -297,10 +299,10 @@ class _StuckSocket:
         self.receive_batch = self._socket.receive_batch
         self.close = self._socket.close
 
-    async def send_batch(self, datagrams: object) -> None:
+    async def send_batch(self, bursts: Sequence[Burst]) -> None:
         if self.is_stuck:
             await trio.sleep_forever()
-        await self._socket.send_batch(datagrams)  # type: ignore[arg-type]
+        await self._socket.send_batch(bursts)
 
 
 async def test_the_blocks_own_error_comes_out_bare(autojump_clock: Clock) -> None:
@@ -348,6 +350,31 @@ async def test_a_log_that_cannot_be_written_ends_nothing_else(
     assert "qlog cannot be written" in caplog.text
 
 
+async def test_connections_of_one_pair_of_addresses_share_bursts_and_lose_nothing(
+    autojump_clock: Clock,
+) -> None:
+    data = random.Random(1).randbytes(300_000)
+    async with (
+        Network() as network,
+        endpoint_at(network, DIALER) as dialer,
+        endpoint_at(network, LISTENER) as listener,
+    ):
+        pairs = [await connect(dialer, listener) for _ in range(3)]
+        received: list[bytes] = []
+
+        async def carry(dialled: Connection, accepted: Connection) -> None:
+            ours, theirs = await open_and_accept(dialled, accepted)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(send_and_finish, ours, data)
+                received.append(await receive_all(theirs))
+
+        async with trio.open_nursery() as nursery:
+            for dialled, accepted in pairs:
+                nursery.start_soon(carry, dialled, accepted)
+        assert received == [data] * 3
+        assert [dialled.statistics.packets_lost for dialled, _ in pairs] == [0] * 3
+
+
 # -- hostile remotes ---------------------------------------------------------------------------------------
 
 
@@ -363,7 +390,7 @@ async def test_W1_a_flood_of_garbage_does_not_stop_a_transfer(autojump_clock: Cl
         garbage = [bytes([n % 256]) * (n % 1500) for n in range(5000)]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_and_finish, ours, bytes(500_000))
-            nursery.start_soon(flooder.send_batch, [(data, LISTENER) for data in garbage])
+            nursery.start_soon(flooder.send_batch, [(garbage, LISTENER)])
             assert len(await receive_all(theirs)) == 500_000
         assert listener.statistics.datagrams_dropped.total() > 3000
         assert listener.statistics.escapes == 0
@@ -377,7 +404,7 @@ async def test_W2_a_valid_token_with_garbage_behind_it_keeps_no_connection(autoj
         await remote.receive(0.1)
         [(initial, _)] = remote.engine.datagrams_to_send(trio.current_time())
         broken = initial[:200] + bytes(100) + initial[300:]
-        await remote.socket.send_batch([(broken, LISTENER)])
+        await remote.socket.send_batch([([broken], LISTENER)])
         await remote.receive(0.5)
         assert not listener.connections
         assert not listener._half_open
@@ -396,8 +423,8 @@ async def test_W5_garbage_for_a_living_connection_does_not_hurt_it(autojump_cloc
         spoofer = network.socket(("10.6.6.6", 6))
         cid = accepted._engine.host_cid
         for n in range(40):
-            garbage = [(b"\x40" + cid + n.to_bytes(2, "big") * 600, LISTENER)] * 250
-            await spoofer.send_batch(garbage)
+            garbage = [b"\x40" + cid + n.to_bytes(2, "big") * 600] * 250
+            await spoofer.send_batch([(garbage, LISTENER)])
             await trio.sleep(0.02)
         await open_and_accept(dialled, accepted)
         assert accepted.remote_address == DIALER
@@ -411,11 +438,11 @@ async def test_W4_an_initial_that_is_replayed_brings_no_second_connection(autoju
         await remote.dial(LISTENER)
         await remote.receive(0.1)
         second_initial = remote.engine.datagrams_to_send(trio.current_time())
-        await remote.socket.send_batch(second_initial)
+        await remote.socket.send_batch(bursts_of(second_initial))
         await remote.live_for(0.5)
         (await listener.accept()).close()
         await trio.sleep(1)
-        await remote.socket.send_batch(second_initial)
+        await remote.socket.send_batch(bursts_of(second_initial))
         await trio.sleep(1)
         assert not listener.connections
         assert listener.statistics.datagrams_dropped["token used before"] >= 1

@@ -71,7 +71,7 @@ async def _attack(network: Network, listener: Endpoint, rng: Random, port: int) 
         for _ in range(PACKETS_PER_SESSION):
             if not victim.is_open:
                 break
-            await remote.socket.send_batch([(seal(remote.engine, frames.payload()), LISTENER)])
+            await remote.socket.send_batch([([seal(remote.engine, frames.payload())], LISTENER)])
             await trio.sleep(rng.choice([0, 0.001, 0.05]))
         victim.close()
         await victim.wait_closed()

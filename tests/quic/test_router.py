@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from aioquic.quic.connection import QuicConnection
@@ -12,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnode import config
-from p2pnode.quic.router import TOKENS_REMEMBERED_MAX, Drop, NewConnection, Reply, Router
+from p2pnode.quic.router import (
+    TOKENS_REMEMBERED_MAX,
+    Drop,
+    NewConnection,
+    Reply,
+    Router,
+    runs_to_one_id_untrusted,
+)
 from tests.quic.engines import CLIENT, SERVER, dialer_configuration
 
 NOW = 100.0
@@ -54,6 +62,32 @@ def test_datagrams_are_found_by_their_destination_id() -> None:
     router.remove(b"12345678")
     router.remove(b"12345678")
     assert router.find_untrusted(b"\x40" + b"12345678") is None
+
+
+SHORT = [b"\x40" + connection_id for connection_id in (b"12345678", b"87654321")]
+LONG = [b"\xe0\x00\x00\x00\x01\x08" + connection_id for connection_id in (b"12345678", b"12387654")]
+KINDS = [b"", b"\x40", b"\xe0", *SHORT, *LONG]
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.binary(max_size=3)), min_size=1))
+def test_a_burst_is_split_where_the_route_changes_and_nowhere_else(parts: list[tuple[bytes, bytes]]) -> None:
+    router: Router[bytes] = Router()
+    for connection_id in (b"12345678", b"87654321", b"12387654"):
+        router.add(connection_id, connection_id)
+    burst = [b"".join(part) for part in parts]
+    runs = runs_to_one_id_untrusted(burst)
+    assert [data for run in runs for data in run] == burst
+    assert all(len({router.find_untrusted(data) for data in run}) == 1 for run in runs)
+    for run, after in pairwise(runs):
+        if (route := router.find_untrusted(run[0])) is not None:
+            assert route != router.find_untrusted(after[0])
+
+
+def test_a_burst_of_a_transfer_is_one_run() -> None:
+    burst = [SHORT[0] + bytes([number]) for number in range(64)]
+    assert runs_to_one_id_untrusted(burst) == [burst]
+    mixed = [*burst, SHORT[1], *burst]
+    assert runs_to_one_id_untrusted(mixed) == [burst, [SHORT[1]], burst]
 
 
 def test_W3_an_initial_without_a_token_gets_a_retry_and_leaves_nothing() -> None:

@@ -30,7 +30,7 @@ async def received_within(socket: NetworkSocket, seconds: float) -> list[bytes]:
     received: list[bytes] = []
     with trio.move_on_after(seconds):
         while True:
-            received += [data for data, _ in await socket.receive_batch()]
+            received += [data for datagrams, _ in await socket.receive_batch() for data in datagrams]
     return received
 
 
@@ -38,7 +38,7 @@ async def carried(profile: LinkProfile, datagrams: list[bytes], seed: int = 1) -
     """What Bob gets of what Alice sends him at once."""
     async with Network(seed, profile) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
-        await alice.send_batch([(data, BOB) for data in datagrams])
+        await alice.send_batch([(datagrams, BOB)])
         return await received_within(bob, 60)
 
 
@@ -46,16 +46,16 @@ async def test_a_datagram_arrives_with_its_source_after_the_delay(autojump_clock
     async with Network(profile=LinkProfile(delay_s=1.5)) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
         started = trio.current_time()
-        await alice.send_batch([(b"hello", BOB)])
-        assert await bob.receive_batch() == [(b"hello", ALICE)]
+        await alice.send_batch([([b"hello"], BOB)])
+        assert await bob.receive_batch() == [([b"hello"], ALICE)]
         assert trio.current_time() - started == pytest.approx(1.5)
 
 
 async def test_its_sockets_are_what_quic_takes(autojump_clock: MockClock) -> None:
     async with Network() as network:
         socket: DatagramSocket = network.socket(ALICE)
-        await socket.send_batch([(b"to myself", socket.local_address)])
-        assert await socket.receive_batch() == [(b"to myself", ALICE)]
+        await socket.send_batch([([b"to myself"], socket.local_address)])
+        assert await socket.receive_batch() == [([b"to myself"], ALICE)]
         socket.close()
 
 
@@ -64,19 +64,20 @@ async def test_an_earlier_arrival_overtakes_one_that_is_waited_for(autojump_cloc
         alice, bob, carol = (network.socket((host, 1)) for host in ("alice", "bob", "carol"))
         network.set_profile("alice", "bob", LinkProfile(delay_s=10))
         network.set_profile("carol", "bob", LinkProfile(delay_s=1))
-        await alice.send_batch([(b"slow", bob.local_address)])
+        await alice.send_batch([([b"slow"], bob.local_address)])
         await wait_all_tasks_blocked()
-        await carol.send_batch([(b"fast", bob.local_address)])
+        await carol.send_batch([([b"fast"], bob.local_address)])
         assert await received_within(bob, 20) == [b"fast", b"slow"]
 
 
 async def test_what_arrives_together_is_one_batch_up_to_a_bound(autojump_clock: MockClock) -> None:
     async with Network(profile=PERFECT) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
-        await alice.send_batch([(data, BOB) for data in numbered(BATCH_MAX + 5)])
+        await alice.send_batch([(numbered(BATCH_MAX + 5), BOB)])
         await trio.sleep(1)
-        assert len(await bob.receive_batch()) == BATCH_MAX
-        assert len(await bob.receive_batch()) == 5
+        [(first, _)] = await bob.receive_batch()
+        [(second, _)] = await bob.receive_batch()
+        assert (len(first), len(second)) == (BATCH_MAX, 5)
 
 
 async def test_what_arrives_at_one_time_keeps_its_order(autojump_clock: MockClock) -> None:
@@ -88,8 +89,8 @@ async def test_a_profile_holds_for_its_direction_only(autojump_clock: MockClock)
     async with Network(profile=LinkProfile(delay_s=1)) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
         network.set_profile(ALICE[0], BOB[0], LinkProfile(loss=1.0))
-        await alice.send_batch([(b"there", BOB)])
-        await bob.send_batch([(b"back", ALICE)])
+        await alice.send_batch([([b"there"], BOB)])
+        await bob.send_batch([([b"back"], ALICE)])
         assert await received_within(bob, 10) == []
         assert await received_within(alice, 10) == [b"back"]
 
@@ -115,11 +116,11 @@ async def test_jitter_spreads_arrivals_and_keeps_their_order(autojump_clock: Moc
     async with Network(profile=LinkProfile(delay_s=1, jitter_s=1)) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
         started = trio.current_time()
-        await alice.send_batch([(data, BOB) for data in numbered(50)])
+        await alice.send_batch([(numbered(50), BOB)])
         received: list[bytes] = []
         times: list[float] = []
         while len(received) < 50:
-            received += [data for data, _ in await bob.receive_batch()]
+            received += [data for datagrams, _ in await bob.receive_batch() for data in datagrams]
             times.append(trio.current_time() - started)
         assert received == numbered(50)
         assert len(times) > 1
@@ -155,7 +156,7 @@ async def test_a_rate_spaces_datagrams(autojump_clock: MockClock) -> None:
     async with Network(profile=LinkProfile(delay_s=0, rate_bytes_per_s=1000)) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
         started = trio.current_time()
-        await alice.send_batch([(bytes(500), BOB) for _ in range(10)])
+        await alice.send_batch([([bytes(500)] * 10, BOB)])
         await bob.receive_batch()
         assert trio.current_time() - started == pytest.approx(0.5)
         assert len(await received_within(bob, 4.6)) == 9
@@ -165,9 +166,9 @@ async def test_a_full_queue_drops_until_it_drains(autojump_clock: MockClock) -> 
     profile = LinkProfile(rate_bytes_per_s=1000, queue_bytes=2000)
     async with Network(profile=profile) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
-        await alice.send_batch([(bytes(1000), BOB) for _ in range(5)])
+        await alice.send_batch([([bytes(1000)] * 5, BOB)])
         assert len(await received_within(bob, 60)) == 2
-        await alice.send_batch([(bytes(1000), BOB)])
+        await alice.send_batch([([bytes(1000)], BOB)])
         assert len(await received_within(bob, 60)) == 1
 
 
@@ -175,11 +176,11 @@ async def test_a_block_swallows_both_directions_until_it_ends(autojump_clock: Mo
     async with Network() as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
         network.block(BOB[0], ALICE[0])
-        await alice.send_batch([(b"1", BOB)])
-        await bob.send_batch([(b"2", ALICE)])
+        await alice.send_batch([([b"1"], BOB)])
+        await bob.send_batch([([b"2"], ALICE)])
         assert await received_within(alice, 1) + await received_within(bob, 1) == []
         network.unblock(ALICE[0], BOB[0])
-        await alice.send_batch([(b"3", BOB)])
+        await alice.send_batch([([b"3"], BOB)])
         assert await received_within(bob, 1) == [b"3"]
 
 
@@ -187,11 +188,11 @@ async def test_a_rebound_socket_is_seen_at_its_new_address_alone(autojump_clock:
     moved = ("203.0.113.9", 77)
     async with Network() as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
-        await bob.send_batch([(b"on its way", ALICE)])
+        await bob.send_batch([([b"on its way"], ALICE)])
         network.rebind(alice, moved)
-        await alice.send_batch([(b"here I am", BOB)])
-        assert await bob.receive_batch() == [(b"here I am", moved)]
-        await bob.send_batch([(b"to the old", ALICE), (b"to the new", moved)])
+        await alice.send_batch([([b"here I am"], BOB)])
+        assert await bob.receive_batch() == [([b"here I am"], moved)]
+        await bob.send_batch([([b"to the old"], ALICE), ([b"to the new"], moved)])
         assert await received_within(alice, 1) == [b"to the new"]
         assert alice.local_address == ALICE
         assert network.seen_address(alice) == moved
@@ -205,7 +206,7 @@ async def test_an_address_has_one_socket(autojump_clock: MockClock) -> None:
             network.socket(ALICE)
         with pytest.raises(AddressInUse):
             network.rebind(alice, BOB)
-        await bob.send_batch([(b"still there", ALICE)])
+        await bob.send_batch([([b"still there"], ALICE)])
         assert await received_within(alice, 1) == [b"still there"]
 
 
@@ -227,7 +228,7 @@ async def test_taps_see_change_and_drop(autojump_clock: MockClock) -> None:
         alice, bob = network.socket(ALICE), network.socket(BOB)
         network.tap(lambda datagram: None if datagram.data == b"drop" else datagram.data.upper())
         network.tap(record)
-        await alice.send_batch([(b"keep", BOB), (b"drop", BOB)])
+        await alice.send_batch([([b"keep", b"drop"], BOB)])
         assert await received_within(bob, 1) == [b"KEEP"]
         assert network.counters(ALICE[0], BOB[0]).lost == 1
     assert seen == [Datagram(ALICE, BOB, b"KEEP")]
@@ -237,13 +238,13 @@ async def test_a_forged_source_needs_no_socket(autojump_clock: MockClock) -> Non
     async with Network() as network:
         bob = network.socket(BOB)
         network.send(("198.51.100.1", 5), BOB, b"forged")
-        assert await bob.receive_batch() == [(b"forged", ("198.51.100.1", 5))]
+        assert await bob.receive_batch() == [([b"forged"], ("198.51.100.1", 5))]
 
 
 async def test_sending_to_nobody_is_loss(autojump_clock: MockClock) -> None:
     async with Network() as network:
         alice = network.socket(ALICE)
-        await alice.send_batch([(b"?", BOB)])
+        await alice.send_batch([([b"?"], BOB)])
         await trio.sleep(1)
         assert network.counters(ALICE[0], BOB[0]).lost == 1
 
@@ -252,7 +253,7 @@ async def test_counters_add_up(autojump_clock: MockClock) -> None:
     profile = LinkProfile(loss=0.2, duplicate=0.2, mtu=1000)
     async with Network(5, profile) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
-        await alice.send_batch([(bytes(100), BOB) for _ in range(100)] + [(bytes(1001), BOB)])
+        await alice.send_batch([([bytes(100)] * 100 + [bytes(1001)], BOB)])
         received = await received_within(bob, 10)
         counters = network.counters(ALICE[0], BOB[0])
     assert counters.sent == 101
@@ -268,11 +269,11 @@ async def test_an_unread_socket_holds_a_bounded_number_of_bytes(autojump_clock: 
     fit = RECEIVE_BUFFER_BYTES // size
     async with Network(profile=PERFECT) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
-        await alice.send_batch([(bytes(size), BOB) for _ in range(fit + 3)])
+        await alice.send_batch([([bytes(size)] * (fit + 3), BOB)])
         await trio.sleep(1)
         assert network.counters(ALICE[0], BOB[0]).lost == 3
         assert len(await received_within(bob, 1)) == fit
-        await alice.send_batch([(bytes(size), BOB)])
+        await alice.send_batch([([bytes(size)], BOB)])
         assert len(await received_within(bob, 1)) == 1
 
 
@@ -288,7 +289,7 @@ async def test_close_wakes_who_waits_and_frees_the_address(autojump_clock: MockC
         bob.close()
         bob.close()
         with pytest.raises(trio.ClosedResourceError):
-            await bob.send_batch([(b"late", ALICE)])
+            await bob.send_batch([([b"late"], ALICE)])
         network.socket(BOB).close()
 
 
@@ -303,7 +304,7 @@ async def test_hours_of_silence_cost_nothing(autojump_clock: MockClock) -> None:
     async with Network(profile=LinkProfile(delay_s=7200)) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
         for _ in range(5):
-            await alice.send_batch([(b"ping", BOB)])
+            await alice.send_batch([([b"ping"], BOB)])
             await bob.receive_batch()
         assert trio.current_time() >= 36_000
 
@@ -312,16 +313,16 @@ async def test_sending_and_receiving_let_others_run(autojump_clock: MockClock) -
     async with Network(profile=PERFECT) as network:
         alice = network.socket(ALICE)
         with assert_checkpoints():
-            await alice.send_batch([(b"1", ALICE)])
+            await alice.send_batch([([b"1"], ALICE)])
         await wait_all_tasks_blocked()
         with assert_checkpoints():
-            assert await alice.receive_batch() == [(b"1", ALICE)]
+            assert await alice.receive_batch() == [([b"1"], ALICE)]
 
 
 async def test_what_a_closed_socket_had_not_read_is_gone(autojump_clock: MockClock) -> None:
     async with Network(profile=PERFECT) as network:
         alice = network.socket(ALICE)
-        await alice.send_batch([(b"1", ALICE)])
+        await alice.send_batch([([b"1"], ALICE)])
         await wait_all_tasks_blocked()
         alice.close()
         with pytest.raises(trio.ClosedResourceError):
@@ -332,5 +333,5 @@ async def test_it_runs_under_the_real_clock_too() -> None:
     async with Network(profile=LinkProfile(delay_s=0.001, jitter_s=0.001)) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
         for number in range(5):
-            await alice.send_batch([(bytes([number]), BOB)])
-            assert await bob.receive_batch() == [(bytes([number]), ALICE)]
+            await alice.send_batch([([bytes([number])], BOB)])
+            assert await bob.receive_batch() == [([bytes([number])], ALICE)]
