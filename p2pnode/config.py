@@ -84,8 +84,16 @@ PACKETS_IN_FLIGHT_MAX: Final = 16_384  # half of what 2-byte packet numbers tell
 PACKET_NUMBER_SKIP_MAX: Final = 512  # a packet number is left out within so many, to catch lying ACKs
 KEY_UPDATE_PACKETS: Final = 2**22  # AES-GCM is safe for 2**23 packets under one key (RFC 9001 §6.6)
 PROBE_INTERVAL_MAX_S: Final = 1.0  # between probes for lost packets, unless the round trip takes longer
-PACING_BURST_S: Final = 0.005  # of sending in one go: a driver that wakes each ms must not drip …
-PACING_BURST_PACKETS: Final = 128  # … but the other connections get their turn after 3 ms of work
+PACING_GAIN: Final = 1.25  # RFC 9002 §7.7: a little faster than the window, or it is never filled …
+PACING_GAIN_SLOW_START: Final = 2.0  # … and twice as fast while it doubles in each round trip
+PACING_BURST_S: Final = 0.002  # of sending go together; half of it is waited for …
+PACING_BURST_PACKETS_MIN: Final = 10  # … or so many packets, if the window is four times that (RFC 9002 §7.7)
+PACING_BURST_PACKETS: Final = 256  # the most at once: the other connections get their turn after 1 ms of work
+PACING_CATCH_UP_S: Final = 0.005  # a driver that comes so late still sends what was due
+PACING_RTT_MIN_S: Final = 0.001  # on shorter round trips a timer is coarser than what it would spread
+SLOW_START_WINDOW_MIN: Final = 64 * KIB  # below it no delay ends slow start: on loopback all of it is noise
+CONGESTION_IDLE_S: Final = 2.0  # after nothing was in flight for so long, the window is found anew
+REORDERING_MEMORY_S: Final = 10.0  # how much packets are overtaken is believed for so long, then half of it
 STREAM_GAPS_MAX: Final = (
     1024  # missing parts of one stream: full packets make 874 in a window; finding one is linear
 )

@@ -32,7 +32,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from p2pnode import config
-from p2pnode.quic.configuration import CongestionControl, Pacer
+from p2pnode.quic.congestion import CongestionControl, Pacer
 from p2pnode.quic.datagrams import Address, Burst, Datagram, bursts_of
 
 UNIDIRECTIONAL_STREAMS_MAX: Final = 0  # of the remote: no language spoken here uses them
@@ -61,7 +61,7 @@ class HardenedConnection(QuicConnection):
         self._exporter_secret: bytes | None = None
         self._key_update_at = config.KEY_UPDATE_PACKETS
         self._skip_at = _rng.randrange(config.PACKET_NUMBER_SKIP_MAX)
-        self._loss._pacer = Pacer(max_datagram_size=configuration.max_datagram_size)
+        self._loss._pacer = Pacer(self._congestion)
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = UNIDIRECTIONAL_STREAMS_MAX
 
     # -- in and out, by batches ----------------------------------------------------------------------------
@@ -163,9 +163,13 @@ class HardenedConnection(QuicConnection):
     @property
     def packets_lost(self) -> int:
         """Packets that were declared lost."""
+        return self._congestion.packets_lost
+
+    @property
+    def _congestion(self) -> CongestionControl:
         control = self._loss._cc
         assert isinstance(control, CongestionControl)
-        return control.packets_lost
+        return control
 
     @property
     def peer_certificates(self) -> list[x509.Certificate]:

@@ -1,0 +1,296 @@
+"""How fast to send: a congestion control that tells bad paths from full ones, and a pacer.
+
+Why it is as it is stands in docs/decisions/0005-congestion.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from aioquic.quic.congestion.base import K_MINIMUM_WINDOW, QuicCongestionControl, register_congestion_control
+from aioquic.quic.packet_builder import QuicSentPacket
+from aioquic.quic.recovery import QuicPacketPacer
+
+from p2pnode import config
+from p2pnode.quic.cubic import Cubic
+from p2pnode.quic.round_trips import RoundTrips
+from p2pnode.quic.slow_start import SlowStart
+
+CONGESTION_CONTROL: Final = "p2pnode"  # its name in aioquic's registry
+REDUCTION_MOST: Final = 0.5  # a reduction leaves at least this share of the window, as Reno's …
+REDUCTION_LEAST: Final = 0.85  # … and at most this, or flows that share a path never become equal
+PLATEAU_LOWERED: Final = 0.85  # RFC 9438 §4.7: (1 + β) / 2, to make room for newcomers
+USED_SHARE: Final = 7 / 8  # of the window in flight: it limits; runs do not fill it to the last byte
+RESTART_SHARE: Final = 3 / 4  # of the window before an idle time that slow start may reach again
+
+
+@dataclass(frozen=True, slots=True)
+class _Reduction:
+    """What was before a reduction, in case its reason proves spurious."""
+
+    window: int
+    ssthresh: int | None
+    plateau: float
+
+
+class CongestionControl(QuicCongestionControl):
+    """CUBIC with HyStart++, which a few losses do not slow down as long as nothing waits in a queue.
+
+    `bytes_in_flight`, `congestion_window` and `ssthresh` (None: never left slow start) are bytes,
+    `packets_lost` counts. All calls take `now` and sending times in seconds of one clock.
+    """
+
+    def __init__(self, *, max_datagram_size: int) -> None:
+        super().__init__(max_datagram_size=max_datagram_size)
+        self.packets_lost = 0
+        self.datagram_size = max_datagram_size
+        self._initial_window = self.congestion_window
+        self._rounds = RoundTrips()
+        self._slow_start = SlowStart()
+        self._cubic = Cubic()
+        self._window = float(self.congestion_window)  # with the fraction of a byte
+        self._flight_max = 0  # in this round trip …
+        self._flight_max_before = 0  # … and in the one before
+        self._sent_at = 0.0
+        self._reduced_at = -1.0
+        self._reduction: _Reduction | None = None
+        self._losses_to_disprove = 0
+
+    @property
+    def datagram_size(self) -> int:
+        """Bytes of a full datagram; set it when the path's MTU changes."""
+        return self._datagram_size
+
+    @datagram_size.setter
+    def datagram_size(self, size: int) -> None:
+        self._datagram_size = size
+        self.window_max = min(config.CONGESTION_WINDOW_MAX, config.PACKETS_IN_FLIGHT_MAX * size)
+
+    @property
+    def in_slow_start(self) -> bool:
+        """Whether the window doubles in each round trip."""
+        return self.ssthresh is None or self.congestion_window < self.ssthresh
+
+    # -- by runs of packets --------------------------------------------------------------------------------
+
+    def on_run_sent(self, *, now: float, size: int) -> None:
+        """`size` bytes of packets that count as in flight were sent."""
+        if self.bytes_in_flight == 0 and now - self._sent_at > config.CONGESTION_IDLE_S:
+            self._restart(now)
+        self._sent_at = now
+        self.bytes_in_flight += size
+        if self.bytes_in_flight > self._flight_max:
+            self._flight_max = self.bytes_in_flight
+
+    def on_run_acked(self, *, now: float, size: int, packets: int, newest_sent_time: float) -> None:
+        """`packets` packets of `size` bytes together, the newest sent then, were acknowledged."""
+        self.bytes_in_flight -= size
+        rounds = self._rounds
+        rounds.acked_bytes += size
+        rounds.acked_packets += packets
+        if newest_sent_time >= rounds.began_at:
+            self._begin_round(now)
+        if newest_sent_time <= self._reduced_at:
+            return  # sent before the window shrank
+        if self.in_slow_start:
+            self._grow_in_slow_start(size)
+        else:
+            self._grow(now, size)
+
+    def on_run_lost(self, *, now: float, size: int, packets: int, newest_sent_time: float) -> None:
+        """`packets` packets of `size` bytes together, the newest sent then, were declared lost."""
+        self.bytes_in_flight -= size
+        self.packets_lost += packets
+        self._losses_to_disprove += packets
+        if newest_sent_time <= self._reduced_at:
+            return  # of the same congestion
+        rounds = self._rounds
+        rounds.lost_packets += packets
+        if rounds.loses_too_much or rounds.has_queue:
+            self._reduce(now)
+
+    def on_spurious_loss(self, *, now: float, packets: int = 1) -> None:
+        """So many packets that were declared lost have arrived. Undo a reduction for which no others were.
+
+        RFC 9438 §4.9.
+        """
+        self._losses_to_disprove -= packets
+        self._rounds.lost_packets = max(0, self._rounds.lost_packets - packets)
+        if self._reduction is None or self._losses_to_disprove > 0:
+            return
+        if self._reduction.window > self.congestion_window:
+            self._set_window(self._reduction.window)
+        self.ssthresh = self._reduction.ssthresh
+        plateau = self._reduction.plateau
+        self._begin_growth(now, plateau)
+        self._reduction = None
+
+    def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
+        """A packet was acknowledged `rtt` seconds after it was sent."""
+        self._rounds.add_rtt(rtt)
+        if self.ssthresh is None and self.congestion_window >= config.SLOW_START_WINDOW_MIN:
+            self._slow_start.on_rtt(self._rounds)
+
+    def on_persistent_congestion(self) -> None:
+        """Nothing got through for several probe timeouts: begin anew (RFC 9002 §7.6)."""
+        self._set_window(self._window_min)
+        self._reduced_at = -1.0
+        self._reduction = None
+
+    # -- packet by packet, as stock calls it ---------------------------------------------------------------
+
+    def on_packet_sent(self, *, packet: QuicSentPacket) -> None:
+        """See `on_run_sent`."""
+        assert packet.sent_time is not None
+        self.on_run_sent(now=packet.sent_time, size=packet.sent_bytes)
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        """See `on_run_acked`."""
+        assert packet.sent_time is not None
+        self.on_run_acked(now=now, size=packet.sent_bytes, packets=1, newest_sent_time=packet.sent_time)
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        """See `on_run_lost`."""
+        lost = list(packets)
+        self.on_run_lost(
+            now=now,
+            size=sum(packet.sent_bytes for packet in lost),
+            packets=len(lost),
+            newest_sent_time=max(packet.sent_time or 0.0 for packet in lost),
+        )
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        """They are in flight no more, and nobody knows whether they arrived."""
+        for packet in packets:
+            self.bytes_in_flight -= packet.sent_bytes
+
+    # -- growing and shrinking -----------------------------------------------------------------------------
+
+    @property
+    def _window_min(self) -> int:
+        return K_MINIMUM_WINDOW * self._datagram_size
+
+    def _set_window(self, window: float) -> None:
+        self._window = min(max(window, self._window_min), self.window_max)
+        self.congestion_window = int(self._window)
+
+    def _is_used(self, share: float) -> bool:
+        """Whether the window is what limits: one that nothing tests does not grow (RFC 9002 §7.8)."""
+        return max(self._flight_max, self._flight_max_before) >= share * self._window
+
+    def _begin_round(self, now: float) -> None:
+        self._rounds.begin(now)
+        self._flight_max_before, self._flight_max = self._flight_max, self.bytes_in_flight
+        if self.ssthresh is None and self._slow_start.is_over():
+            self.ssthresh = self.congestion_window
+            self._begin_growth(now, self._window)
+
+    def _grow_in_slow_start(self, acked: int) -> None:
+        if self._is_used(0.5):
+            self._set_window(self._window + acked / self._slow_start.divisor)
+
+    def _grow(self, now: float, acked: int) -> None:
+        if not self._is_used(USED_SHARE):
+            self._cubic.pause(now)
+            return
+        rtt = min(self._rounds.rtt, self._rounds.rtt_before)
+        self._set_window(
+            self._cubic.grown(
+                now, window=self._window, acked=acked, rtt=rtt, datagram_size=self._datagram_size
+            )
+        )
+
+    def _begin_growth(self, now: float, plateau: float) -> None:
+        self._cubic.begin(now, window=self._window, plateau=plateau, datagram_size=self._datagram_size)
+
+    def _reduce(self, now: float) -> None:
+        """Make the window what the path carried of late: that empties its queue and keeps it busy."""
+        window, rounds = self._window, self._rounds
+        self._reduction = _Reduction(self.congestion_window, self.ssthresh, self._cubic.plateau)
+        self._reduced_at = now
+        self._losses_to_disprove = rounds.lost_packets
+        plateau = window * PLATEAU_LOWERED if window < self._cubic.plateau else window
+        self._set_window(min(max(rounds.carried, window * REDUCTION_MOST), window * REDUCTION_LEAST))
+        if not rounds.has_queue:
+            plateau = self._window  # beyond what was carried, all was lost: do not hurry back there
+        self.ssthresh = self.congestion_window
+        rounds.lost_packets = 0
+        self._begin_growth(now, plateau)
+
+    def _restart(self, now: float) -> None:
+        """After silence, nobody knows what the path carries: find out anew, soon up to what it carried."""
+        if self.congestion_window > self._initial_window:
+            self.ssthresh = int(self._window * RESTART_SHARE)
+            self._set_window(self._initial_window)
+            self._begin_growth(now, self._window / RESTART_SHARE)
+
+
+register_congestion_control(CONGESTION_CONTROL, CongestionControl)
+
+
+class Pacer(QuicPacketPacer):
+    """Spreads a window over its round trip, in bursts that are worth waking up for.
+
+    Once a burst is spent nothing goes until the next one has accrued, however often it is asked: a driver
+    that wakes with each acknowledgement would otherwise drip.
+    """
+
+    def __init__(self, control: CongestionControl) -> None:
+        super().__init__(max_datagram_size=control.datagram_size)
+        self._control = control
+        self._rate: float | None = None  # bytes a second; None: whatever the window lets go
+        self._burst = 0.0  # bytes that go at once …
+        self._saved_max = 0.0  # … and that a driver which comes late may catch up
+        self._saved = 0.0  # bytes that may go at `_counted_at`
+        self._counted_at = 0.0
+        self._accruing = False
+
+    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
+        """Follow a new window (bytes) or round trip time (seconds)."""
+        if smoothed_rtt < config.PACING_RTT_MIN_S:
+            self._rate = None
+            return
+        was_paced = self._rate is not None
+        gain = config.PACING_GAIN_SLOW_START if self._control.in_slow_start else config.PACING_GAIN
+        self._rate = rate = gain * congestion_window / smoothed_rtt
+        size = self._control.datagram_size
+        most = config.PACING_BURST_PACKETS * size
+        least = max(2 * size, min(congestion_window / 4, config.PACING_BURST_PACKETS_MIN * size))
+        self._burst = min(max(rate * config.PACING_BURST_S, least), most)
+        self._saved_max = min(max(rate * config.PACING_CATCH_UP_S, self._burst), most)
+        self._saved = min(self._saved, self._saved_max) if was_paced else self._saved_max
+
+    def burst_bytes(self, now: float) -> int:
+        """How many bytes may go now: 0, or at least one datagram."""
+        if self._rate is None:
+            return config.PACING_BURST_PACKETS * self._control.datagram_size
+        self._count(now)
+        return 0 if self._accruing else int(self._saved)
+
+    def on_sent(self, now: float, size: int) -> None:
+        """So many bytes went. More than were allowed (an ACK is never held back) delay the next burst."""
+        if self._rate is not None:
+            self._count(now)
+            self._saved = max(self._saved - size, -self._saved_max)
+            self._accruing = self._accruing or self._saved < self._control.datagram_size
+
+    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]
+        """When something may be sent; None: now."""
+        if self._rate is None:
+            return None
+        self._count(now)
+        return now + (self._burst / 2 - self._saved) / self._rate if self._accruing else None
+
+    def update_after_send(self, now: float) -> None:
+        """A packet went, full most likely."""
+        self.on_sent(now, self._control.datagram_size)
+
+    def _count(self, now: float) -> None:
+        assert self._rate is not None
+        if now > self._counted_at:
+            self._saved = min(self._saved + (now - self._counted_at) * self._rate, self._saved_max)
+            self._counted_at = now
+        if self._accruing and self._saved >= self._burst / 2:
+            self._accruing = False
