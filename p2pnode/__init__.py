@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from p2pnode.errors import P2PNodeError as P2PNodeError
     from p2pnode.node.node import Node as Node
+    from p2pnode.node.rate_limits import RateLimits as RateLimits
     from p2pnode.node.server_reference import ServerReference as ServerReference
     from p2pnode.quic import CertificateTrust as CertificateTrust
     from p2pnode.quic import NoTrust as NoTrust
@@ -29,6 +30,7 @@ _HOMES = {
     "Node": "p2pnode.node.node",
     "P2PNodeError": "p2pnode.errors",
     "PinTrust": "p2pnode.quic",
+    "RateLimits": "p2pnode.node.rate_limits",
     "ServerReference": "p2pnode.node.server_reference",
     "SystemTrust": "p2pnode.quic",
     "Ticket": "p2pnode.torrent",

@@ -17,6 +17,7 @@ from p2pnode.cli.options import (
     Diagnostics,
     ServerChoice,
     diagnostic_options,
+    limit_options,
     made_directory,
     server_options,
 )
@@ -25,6 +26,7 @@ from p2pnode.cli.running import open_client, run, wait_for_server
 from p2pnode.cli.torrent_file import read_torrent_file
 from p2pnode.cli.verb import Verb
 from p2pnode.errors import ConfigError, NetworkError, StorageError, TimedOut
+from p2pnode.node.rate_limits import RateLimits
 from p2pnode.node.references import Reference, wanted_from
 from p2pnode.torrent import Ticket
 from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
@@ -41,6 +43,7 @@ from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
 )
 @click.option("--wait", is_flag=True, help="Wait until somebody has it, however long that takes.")
 @server_options(required=False)
+@limit_options
 @diagnostic_options
 @click.pass_obj
 def command(
@@ -50,6 +53,7 @@ def command(
     output: str,
     wait: bool,
     server: ServerChoice,
+    limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
     """Fetch REF: a name, a file id, a ticket, a .torrent file or a magnet link.
@@ -66,19 +70,25 @@ def command(
     if output == "-" and console.json:
         raise click.UsageError("-o - and --json both want stdout: give one")
     run(
-        partial(_get, console, reference, output, wait, server, diagnostics),
+        partial(_get, console, reference, output, wait, server, limits, diagnostics),
         console,
         when_interrupted="interrupted: run the same command again to resume",
     )
 
 
 async def _get(
-    console: Console, text: str, output: str, wait: bool, choice: ServerChoice, diagnostics: Diagnostics
+    console: Console,
+    text: str,
+    output: str,
+    wait: bool,
+    choice: ServerChoice,
+    limits: RateLimits,
+    diagnostics: Diagnostics,
 ) -> None:
     reference, choice = await _resolved(text, choice)
     wanted_from(reference)  # what is malformed is said before anybody is dialed
     to = _target(output)
-    async with open_client(console, choice, diagnostics) as node:
+    async with open_client(console, choice, diagnostics, limits) as node:
         if not isinstance(reference, Ticket):  # which says itself who has it
             await wait_for_server(node, console, (NetworkError, TimedOut) if wait else ())
         if output == "-":

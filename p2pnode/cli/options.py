@@ -15,8 +15,9 @@ import click
 import platformdirs
 from click.core import ParameterSource
 
-from p2pnode.cli.units import parse_size
+from p2pnode.cli.units import parse_rate, parse_size
 from p2pnode.errors import ConfigError, StorageError
+from p2pnode.node.rate_limits import RateLimits
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -28,6 +29,14 @@ def size(value: str | int) -> int:
     """Read a size for click: `65536`, `256M`, `1.5GiB`; an int, as TOML may give, is bytes."""
     try:
         return value if isinstance(value, int) else parse_size(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def rate(value: str) -> float | None:
+    """Read bytes a second for click: `500k`, `10MB`, `100Mbit`; None for `unlimited`."""
+    try:
+        return parse_rate(value)
     except ConfigError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -110,6 +119,19 @@ def diagnostic_options(function: _Function) -> _Function:
     )(function)
 
 
+def limit_options(function: _Function) -> _Function:
+    """`--limit-up`, `--limit-down`, `--limit-peer`; the function gets them as `limits: RateLimits`."""
+    options = [
+        click.option(f"--limit-{name}", type=rate, metavar="RATE", help=text)
+        for name, text in (
+            ("up", "Give no more file bytes a second: 500k, 10MB, 1.5MiB, 100Mbit.  [unlimited]"),
+            ("down", "Take no more file bytes a second.  [unlimited]"),
+            ("peer", "Neither give to one peer nor take from it more than that.  [unlimited]"),
+        )
+    ]
+    return _packed("limits", _limits, *options)(function)
+
+
 def _packed(
     name: str, pack: Callable[..., Any], *options: Callable[[_Function], _Function]
 ) -> Callable[[_Function], _Function]:
@@ -155,6 +177,15 @@ def _server_choice(
         certificate=server_cert if chosen == ["server_cert"] else None,
         verify=chosen != ["no_verify_tls"],
     )
+
+
+def _limits(
+    context: click.Context, *, limit_up: float | None, limit_down: float | None, limit_peer: float | None
+) -> RateLimits:
+    try:
+        return RateLimits(up=limit_up, down=limit_down, peer=limit_peer)
+    except ConfigError as error:
+        raise click.UsageError(str(error), context) from None
 
 
 def _diagnostics(_context: click.Context, *, qlog: Path | None) -> Diagnostics:

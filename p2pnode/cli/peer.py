@@ -15,6 +15,7 @@ from p2pnode.cli.options import (
     Diagnostics,
     ServerChoice,
     diagnostic_options,
+    limit_options,
     made_directory,
     node_ids,
     server_options,
@@ -27,6 +28,7 @@ from p2pnode.cli.running import open_node, reference_of, run, wait_for_server
 from p2pnode.cli.verb import Verb
 from p2pnode.errors import ConnectFailed, ConnectionClosed, TimedOut
 from p2pnode.node.node import Node
+from p2pnode.node.rate_limits import RateLimits
 
 
 @click.command(cls=Verb)
@@ -63,6 +65,7 @@ from p2pnode.node.node import Node
 @click.option("--name", default="", help="How others see this node.  [default: the host's name]")
 @click.option("--zone", default="", help="Where this node stands, as a rack or site.")
 @click.option("--state-dir", type=DIRECTORY, help="Key and catalogue.  [default: one for --files-dir]")
+@limit_options
 @diagnostic_options
 @click.pass_obj
 def command(
@@ -77,6 +80,7 @@ def command(
     name: str,
     zone: str,
     state_dir: Path | None,
+    limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
     """Offer a directory of files, and take what the server pushes.
@@ -101,6 +105,7 @@ def command(
         zone=zone,
         push_max=push_max,
         mirror=mirror,
+        limits=limits,
         qlog_dir=diagnostics.qlog_dir,
         keylog_path=diagnostics.keylog_path,
     )

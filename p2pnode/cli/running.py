@@ -24,6 +24,7 @@ from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
 from p2pnode.node.operator import Operator, open_operator
+from p2pnode.node.rate_limits import RateLimits
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.torrent import printable
 
@@ -106,7 +107,7 @@ def reference_of(choice: ServerChoice) -> ServerReference | None:
 
 @asynccontextmanager
 async def open_client(
-    console: Console, choice: ServerChoice, diagnostics: Diagnostics
+    console: Console, choice: ServerChoice, diagnostics: Diagnostics, limits: RateLimits | None = None
 ) -> AsyncIterator[Node]:
     """A node for one short command, with the user's key; it dials its server, if it has one."""
     node = Node(
@@ -114,6 +115,7 @@ async def open_client(
         state_dir=user_state_dir(),
         lock_state=False,
         server=reference_of(choice),
+        limits=limits or RateLimits(),
         qlog_dir=diagnostics.qlog_dir,
         keylog_path=diagnostics.keylog_path,
     )

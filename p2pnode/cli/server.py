@@ -15,6 +15,7 @@ from p2pnode.cli.options import (
     FILE,
     Diagnostics,
     diagnostic_options,
+    limit_options,
     listen_address,
     made_directory,
     node_ids,
@@ -25,6 +26,7 @@ from p2pnode.cli.progress import open_reporter
 from p2pnode.cli.running import open_node, run
 from p2pnode.cli.verb import Verb
 from p2pnode.node.node import Node
+from p2pnode.node.rate_limits import RateLimits
 
 
 @click.command(cls=Verb)
@@ -72,6 +74,7 @@ from p2pnode.node.node import Node
 @click.option(
     "--state-dir", type=DIRECTORY, help="Key, catalogue and socket.  [default: one for --files-dir]"
 )
+@limit_options
 @diagnostic_options
 @click.pass_obj
 def command(
@@ -86,6 +89,7 @@ def command(
     name: str,
     zone: str,
     state_dir: Path | None,
+    limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
     """Run the place where peers meet.
@@ -110,6 +114,7 @@ def command(
         admins=union(admin) or frozenset(),
         name=name,
         zone=zone,
+        limits=limits,
         qlog_dir=diagnostics.qlog_dir,
         keylog_path=diagnostics.keylog_path,
     )

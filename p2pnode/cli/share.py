@@ -20,6 +20,7 @@ from p2pnode.cli.options import (
     ServerChoice,
     absolute,
     diagnostic_options,
+    limit_options,
     server_options,
     service_state_dir,
 )
@@ -28,6 +29,7 @@ from p2pnode.cli.running import open_node, reference_of, run, wait_for_server
 from p2pnode.cli.verb import Verb
 from p2pnode.errors import NotFound
 from p2pnode.node.node import Node
+from p2pnode.node.rate_limits import RateLimits
 
 
 @click.command(cls=Verb)
@@ -41,10 +43,18 @@ from p2pnode.node.node import Node
     help="UDP port; 0 takes a free one.",
 )
 @server_options(required=False)
+@limit_options
 @diagnostic_options
 @click.pass_obj
 def command(
-    console: Console, *, path: str, name: str, port: int, server: ServerChoice, diagnostics: Diagnostics
+    console: Console,
+    *,
+    path: str,
+    name: str,
+    port: int,
+    server: ServerChoice,
+    limits: RateLimits,
+    diagnostics: Diagnostics,
 ) -> None:
     """Offer PATH, and print the whole command that fetches it.
 
@@ -57,7 +67,7 @@ def command(
     Stays until interrupted: what nobody offers, nobody can fetch.
     """
     run(
-        partial(_share, console, path, name, port, server, diagnostics),
+        partial(_share, console, path, name, port, server, limits, diagnostics),
         console,
         is_service=True,
         when_interrupted="no longer shared",
@@ -65,7 +75,13 @@ def command(
 
 
 async def _share(
-    console: Console, path: str, name: str, port: int, choice: ServerChoice, diagnostics: Diagnostics
+    console: Console,
+    path: str,
+    name: str,
+    port: int,
+    choice: ServerChoice,
+    limits: RateLimits,
+    diagnostics: Diagnostics,
 ) -> None:
     if choice.address is None and (local := await find_server(None, None)) is not None:
         choice = local.choice()
@@ -84,6 +100,7 @@ async def _share(
             server=reference_of(choice),
             # A node of its own, so that its user's `get` is another one; what came on stdin comes only once.
             state_dir=None if path == "-" else service_state_dir("share", shared_path),
+            limits=limits,
             qlog_dir=diagnostics.qlog_dir,
             keylog_path=diagnostics.keylog_path,
         )

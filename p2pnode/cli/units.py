@@ -8,6 +8,7 @@ from typing import Final
 from p2pnode.errors import ConfigError
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(I?B)?", re.IGNORECASE | re.ASCII)
+_BITS: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)bit", re.ASCII)
 _PREFIXES: Final = "KMGTP"
 
 
@@ -18,8 +19,29 @@ def parse_size(text: str) -> int:
         raise ConfigError(f"{text!r} is no size: write 65536, 256M, 1.5GiB or 10MB")
     number, prefix, unit = match.groups()
     scale = 1000 if (unit or "").upper() == "B" else 1024
-    power = _PREFIXES.index(prefix.upper()) + 1 if prefix else 0
-    return round(float(number) * int(scale**power))
+    return round(float(number) * int(scale ** _power(prefix)))
+
+
+def parse_rate(text: str) -> float | None:
+    """Bytes a second of `500k` (any size) or `100Mbit` (bits, by 1000s), with or without `/s`.
+
+    None for `0` and `unlimited`; ConfigError otherwise.
+    """
+    word = text.strip().lower().removesuffix("/s")
+    if word == "unlimited":
+        return None
+    bits = _BITS.fullmatch(word)
+    try:
+        rate = float(bits[1]) * 1000 ** _power(bits[2]) / 8 if bits else float(parse_size(word))
+    except ConfigError:
+        raise ConfigError(
+            f"{text!r} is no rate: write 500k, 10MB, 1.5MiB or 100Mbit (a second), or unlimited"
+        ) from None
+    return rate or None
+
+
+def _power(prefix: str) -> int:
+    return _PREFIXES.index(prefix.upper()) + 1 if prefix else 0
 
 
 def size_text(size: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from math import inf
 from random import Random
 from typing import assert_never
 
@@ -21,6 +22,7 @@ from p2pnode.node.events import FetchProgress, FetchSourceLost, NodeEvent
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.patience import Patience
 from p2pnode.node.peer_link import CloseCode, PeerLink
+from p2pnode.node.rate_limits import RateLimits, Throttles
 from p2pnode.node.transfer import PieceMismatch, Transfer, open_in_time, pieces_in, requests_for
 from p2pnode.storage import FileStore
 from p2pnode.swarm import (
@@ -29,6 +31,7 @@ from p2pnode.swarm import (
     Command,
     DeadlinePassed,
     Download,
+    DownloadLimits,
     DropPeer,
     Event,
     Finish,
@@ -60,6 +63,7 @@ class Downloader:
         publish: Callable[[NodeEvent], None],
         rng: Random,
         patience: Patience,
+        throttles: Throttles,
     ) -> None:
         self._store = store
         self._metainfo = store.metainfo
@@ -69,8 +73,10 @@ class Downloader:
         self._run_blocking = run_blocking
         self._publish = publish
         self._patience = patience
+        self._throttles = throttles
         sizes = [self._metainfo.piece(piece).length for piece in range(self._metainfo.piece_count)]
-        self._machine = Download(sizes, have=store.have(), rng=rng)
+        limits = _download_limits(throttles.limits, self._metainfo.piece_length)
+        self._machine = Download(sizes, have=store.have(), rng=rng, limits=limits)
         self._send_event, self._events = trio.open_memory_channel[Event](config.DOWNLOAD_EVENTS_MAX)
         self._seen: set[bytes] = set()  # everybody who was ever said to have it
         self._joining: set[bytes] = set()  # those who are dialed, or linked
@@ -86,6 +92,7 @@ class Downloader:
         self._requests: dict[int, tuple[bytes, trio.CancelScope]] = {}
         self.bytes_done = 0
         self.bytes_by_source: Counter[bytes] = Counter()
+        self.limit_waited_s = 0.0  # of all its requests together, for our rate limits
 
     async def run(self) -> None:
         """Drive the machine until it says `Finish`. Raises `NoSource` and what the store raises."""
@@ -253,9 +260,11 @@ class Downloader:
                 await self._send_event.send(PieceVerified(command.peer, piece))
         for request in requests_for(self._store, command.ranges):
             stream = await open_in_time(link.request)
+            throttle = self._throttles.download(link.node_id)
             try:
-                await Transfer(stream, self._store, self._run_blocking, stored).fetch(request)
+                await Transfer(stream, self._store, self._run_blocking, stored, throttle).fetch(request)
             finally:
+                self.limit_waited_s += throttle.waited_s
                 await stream.aclose()
 
     # -- beside the loop -----------------------------------------------------------------------------------
@@ -284,3 +293,15 @@ class Downloader:
                     peers=len(self._links),
                 )
             )
+
+
+def _download_limits(limits: RateLimits, piece_length: int) -> DownloadLimits:
+    """How a download goes about under rate limits: not to spread a low one over several sources, nor to call a
+    source slow that gives what it may.
+    """
+    sources, rate = config.SOURCES_AT_ONCE, inf if limits.peer is None else limits.peer
+    if limits.down is not None:
+        sources = max(1, min(sources, int(limits.down / config.RATE_PER_SOURCE_MIN)))
+        rate = min(rate, limits.down / sources)
+    piece_s = config.REQUESTS_PER_SOURCE * piece_length / rate
+    return DownloadLimits(peers_at_once=sources, relieve_after_s=max(config.RELIEVE_AFTER_S, 2 * piece_s))

@@ -150,7 +150,10 @@ class FetchSourceLost(NodeEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchCompleted(NodeEvent):
-    """Every byte is verified, durable and under its name. `sources` maps node ids to bytes they gave."""
+    """Every byte is verified, durable and under its name. `sources` maps node ids to bytes they gave.
+
+    `limit_waited_s` is how long its requests, of which several run at once, waited for our rate limits in all.
+    """
 
     file_id: bytes
     name: str
@@ -159,6 +162,7 @@ class FetchCompleted(NodeEvent):
     seconds: float
     bytes_fetched: int
     sources: dict[bytes, int] = field(default_factory=dict)
+    limit_waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,13 +177,14 @@ class FetchFailed(NodeEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadFinished(NodeEvent):
-    """We answered one request."""
+    """We answered one request. For `limit_waited_s` of its seconds it waited for our rate limits."""
 
     file_id: bytes
     name: str
     node_id: bytes
     bytes_sent: int
     seconds: float
+    limit_waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, NodeE
 from p2pnode.node.hashing import with_progress
 from p2pnode.node.metainfo_search import MetainfoSearch
 from p2pnode.node.patience import Patience
+from p2pnode.node.rate_limits import Throttles
 from p2pnode.node.references import Reference, Wanted, pick_by_name, wanted_from
 from p2pnode.node.sharing import Shares
 from p2pnode.node.transfer import fetch_metainfo, open_in_time
@@ -60,6 +61,7 @@ class Fetcher:
         run_blocking: RunBlocking,
         publish: Callable[[NodeEvent], None],
         rng: Random,
+        throttles: Throttles,
     ) -> None:
         self._shares = shares
         self._find_sources = find_sources
@@ -68,6 +70,7 @@ class Fetcher:
         self._run_blocking = run_blocking
         self._publish = publish
         self._rng = rng
+        self._throttles = throttles
         self.active: dict[bytes, Downloader] = {}
         self._under_way: dict[tuple[bytes, Path], _Joined] = {}
 
@@ -160,6 +163,7 @@ class Fetcher:
             seconds=trio.current_time() - started,
             bytes_fetched=sum(downloader.bytes_by_source.values()),
             sources=dict(downloader.bytes_by_source),
+            limit_waited_s=downloader.limit_waited_s,
         )
         self._publish(completed)
         return completed
@@ -184,6 +188,7 @@ class Fetcher:
             publish=self._publish,
             rng=self._rng,
             patience=Patience(wait),
+            throttles=self._throttles,
         )
 
     async def _metainfo(self, wanted: Wanted, to: Path, patience: Patience) -> Metainfo:

@@ -58,6 +58,7 @@ class MessageStream:
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
+        self.read_size_max: int | None = None  # bytes taken from below at once; None: whatever is there
         self._decoder = FrameDecoder()
 
     async def send(self, message: Message, raw: bytes = b"") -> None:
@@ -87,7 +88,7 @@ class MessageStream:
 
     async def _receive_some(self) -> bytes:
         try:
-            return bytes(await self.stream.receive_some())
+            return bytes(await self.stream.receive_some(self.read_size_max))
         except trio.BrokenResourceError:
             raise ConnectionClosed("the other side closed the socket", by_remote=True) from None
 
@@ -107,15 +108,21 @@ class MessageStream:
         A source must give at least `STALL_BYTES_MIN` in each `STALL_TIMEOUT_S`, or `TimedOut` is raised: a
         trickle is as bad as silence. Time that we ourselves spend elsewhere is not counted against it.
         """
-        self._decoder.expect_raw(size)
+        self.expect_raw(size)
         parts: list[bytes] = []
         while self._decoder.raw_remaining:
-            part = self._decoder.read_raw()
-            if part:
-                parts.append(part)
-            elif self._decoder.raw_remaining:
-                await self._fill()
+            parts.append(await self.receive_raw_some())
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def expect_raw(self, size: int) -> None:
+        """Say that the next `size` bytes are raw, to be taken with `receive_raw_some`."""
+        self._decoder.expect_raw(size)
+
+    async def receive_raw_some(self, size_max: int | None = None) -> bytes:
+        """Return raw bytes as they come, at least one and at most `size_max`; `TimedOut` as `receive_raw`."""
+        while not (part := self._decoder.read_raw(size_max)):
+            await self._fill()
+        return part
 
     async def _fill(self) -> None:
         """Feed the decoder some bytes, at no less than the slowest rate that counts as alive."""

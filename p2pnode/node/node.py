@@ -38,6 +38,7 @@ from p2pnode.node.operator import serve_operators
 from p2pnode.node.peer_link import PeerLink
 from p2pnode.node.presence import Presence, offer_of
 from p2pnode.node.pushing import Pusher, PushReceiver
+from p2pnode.node.rate_limits import RateLimits, Throttles
 from p2pnode.node.references import Reference, Wanted, wanted_from
 from p2pnode.node.requests import OpenStream, ask_files, ask_peers, ask_sources, order_push
 from p2pnode.node.responder import Caller, Responder
@@ -59,7 +60,7 @@ class Node:
     `role` is "peer", "server" or "client" (fetches and asks, offers nothing). `listen` is (host, port), "::" for
     all addresses of both families, port 0 for any. `files_dir` is shared and watched; `state_dir` keeps the
     node's key and catalogue (without it, both are new). `allow` closes the node to all other node ids; `admins`
-    may command a server. `mirror` fetches whatever the server lists.
+    may command a server. `mirror` fetches whatever the server lists. `limits` are of file bytes a second.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Node:
         zone: str = "",
         push_max: int = config.PUSH_SIZE_MAX,
         mirror: bool = False,
+        limits: RateLimits = RateLimits(),  # noqa: B008 (it is frozen)
         lock_state: bool = True,
         qlog_dir: Path | None = None,
         keylog_path: Path | None = None,
@@ -99,6 +101,7 @@ class Node:
         self._zone = _checked_word("zone", zone)
         self._push_max = push_max
         self._mirror = mirror
+        self._limits = limits
         self._qlog_dir = qlog_dir
         self._keylog_path = keylog_path
         self._open_socket = open_socket
@@ -146,7 +149,11 @@ class Node:
                 stack.callback(udp_socket.close)
                 self._endpoint = await stack.enter_async_context(
                     open_endpoint(
-                        udp_socket, credentials, qlog_dir=self._qlog_dir, keylog_path=self._keylog_path
+                        udp_socket,
+                        credentials,
+                        qlog_dir=self._qlog_dir,
+                        keylog_path=self._keylog_path,
+                        stream_receive_window=self._limits.receive_window,
                     )
                 )
                 self.listen_address = self._endpoint.local_address
@@ -171,7 +178,8 @@ class Node:
             self._files_dir, catalogue, self._run_blocking, publish, self._share_changed, self._wall_clock
         )
         stack.callback(self._shares.close)
-        self._uploader = Uploader(self._shares, self._run_blocking, publish)
+        self._throttles = Throttles(self._limits)
+        self._uploader = Uploader(self._shares, self._run_blocking, publish, self._throttles)
         self._responder = Responder(self._presence, self._uploader)
         self._link_service = LinkService(
             endpoint=self._endpoint,
@@ -191,6 +199,7 @@ class Node:
             run_blocking=self._run_blocking,
             publish=publish,
             rng=self._rng,
+            throttles=self._throttles,
         )
         self._responder.push_receiver = PushReceiver(
             fetcher=self._fetcher,
@@ -322,6 +331,7 @@ class Node:
             "connections_accepted": quic.connections_accepted,
             "quic_escapes": quic.escapes,
             "datagrams_dropped": quic.datagrams_dropped.total(),
+            **self._throttles.statistics,
         }
 
     # -- what the parts call -------------------------------------------------------------------------------

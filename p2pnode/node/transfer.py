@@ -14,6 +14,7 @@ from p2pnode import config
 from p2pnode.errors import HashMismatch, InvalidData, NotFound, RemoteProtocolError, TimedOut
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.message_stream import Expected, MessageStream
+from p2pnode.node.rate_limits import Throttle
 from p2pnode.node.requests import OpenStream
 from p2pnode.storage import FileStore
 from p2pnode.torrent import Bitfield, Metainfo
@@ -61,12 +62,20 @@ class Transfer:
     """The state of one request on one stream."""
 
     def __init__(
-        self, stream: MessageStream, store: FileStore, run_blocking: RunBlocking, stored: Stored
+        self,
+        stream: MessageStream,
+        store: FileStore,
+        run_blocking: RunBlocking,
+        stored: Stored,
+        throttle: Throttle,
     ) -> None:
         self._stream = stream
+        self._stream.read_size_max = throttle.step  # what we have not taken, the source cannot send anew
+        self._throttle = throttle
         self._store = store
         self._run_blocking = run_blocking
         self._stored = stored
+        self._part_of_block = b""  # received after the blocks that were stored last
         self._bytes_written = 0
         self._bytes_acknowledged = 0
         self._acknowledged_at = trio.current_time()
@@ -98,16 +107,41 @@ class Transfer:
         await self._stream.send_eof()
 
     async def _take_chunk(self, piece: int, offset: int, piece_length: int, first: bool) -> int:
-        """Take in one chunk that must continue at `offset`; return where the next one must begin."""
+        """Take in one chunk that must continue at `offset`; return where the next one must begin.
+
+        What comes slowly is stored by and by, so that a cut costs little.
+        """
         chunk = await receive_in_time(self._stream, FileChunk)
         self._check_chunk(chunk, piece, offset, piece_length, first)
         hashes = await self._stream.receive_raw(32 * chunk.hashes)
-        data = await self._stream.receive_raw(chunk.length)
-        complete = await self._run_blocking(_store, self._store, piece, offset, hashes, data)
-        self._bytes_written += chunk.length
-        await self._stored(piece, chunk.length, complete)
-        await self._acknowledge()
-        return offset + chunk.length
+        self._stream.expect_raw(chunk.length)
+        end = offset + chunk.length
+        while offset < end:
+            data = await self._receive_blocks(end - offset)
+            complete = await self._run_blocking(_store, self._store, piece, offset, hashes, data)
+            hashes = b""
+            offset += len(data)
+            self._bytes_written += len(data)
+            await self._stored(piece, len(data), complete)
+            await self._acknowledge()
+        return end
+
+    async def _receive_blocks(self, size: int) -> bytes:
+        """The next blocks of a chunk that lacks `size` bytes: all, or those that came within a while."""
+        parts, got = [self._part_of_block], len(self._part_of_block)
+        began_at = trio.current_time()
+        while got < size:
+            part = await self._stream.receive_raw_some(self._throttle.step)
+            await self._throttle.take(len(part))
+            parts.append(part)
+            got += len(part)
+            is_late = trio.current_time() - began_at >= config.STORE_INTERVAL_S
+            if is_late and got >= config.BLOCK_SIZE:
+                break
+        data = b"".join(parts)
+        end = size if got == size else got - got % config.BLOCK_SIZE
+        self._part_of_block = data[end:]
+        return data[:end]
 
     def _check_chunk(self, chunk: FileChunk, piece: int, offset: int, piece_length: int, first: bool) -> None:
         if (chunk.piece, chunk.offset) != (piece, offset):

@@ -1,8 +1,8 @@
 """Sends pieces: reads and hashes ahead in threads, one hop ahead of the network, never bytes that fail their hash.
 
-Back-pressure is QUIC's: `send_all` waits while the other side has not consumed. A requester that reads nothing
-for `SEND_STALL_TIMEOUT_S` loses the stream. What all requests together may hold in memory is bounded, and what one
-node's may; a request beyond that is answered BUSY.
+Back-pressure is QUIC's: `send_all` waits while the other side has not consumed. A requester that neither takes
+what is sent nor acknowledges a block for `SEND_STALL_TIMEOUT_S` loses the stream. What all requests together may
+hold in memory is bounded, and what one node's may; a request beyond that is answered BUSY.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from p2pnode.node.events import NodeEvent, UploadFinished
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.peer_link import CloseCode
+from p2pnode.node.rate_limits import Throttle, Throttles
 from p2pnode.node.sharing import Shared, Shares
 from p2pnode.storage import PieceData
 from p2pnode.torrent import Metainfo
@@ -67,26 +68,75 @@ def batches(ranges: PieceRanges, piece_length: int) -> Iterator[list[int]]:
         yield batch
 
 
-def chunk_frames(piece: int, data: PieceData, first_block: int) -> Iterator[bytes]:
-    """The frames and raw bytes of one piece, from a block on, in pieces fit for one `send_all`."""
+def chunk_frames(piece: int, data: PieceData, first_block: int) -> Iterator[tuple[bytes, int]]:
+    """The frames and raw bytes of one piece, from a block on, in pieces fit for one `send_all`.
+
+    Beside each, how many bytes at its end are the file's.
+    """
     view = memoryview(data.data)
     hashes = data.block_hashes
     for offset in range(first_block * config.BLOCK_SIZE, len(view), config.CHUNK_SIZE):
         part = view[offset : offset + config.CHUNK_SIZE]
         header = frame(FileChunk(piece, offset, len(part), len(hashes) // 32))
-        yield b"".join((header, hashes, part))
+        yield b"".join((header, hashes, part)), len(part)
         hashes = b""
+
+
+class _Sending:
+    """What is sent to one requester, who must take it, or acknowledge another block, within a time."""
+
+    def __init__(self, stream: MessageStream) -> None:
+        self._stream = stream
+        self._acknowledged = 0
+        self._scope = trio.CancelScope()  # of the last wait
+
+    async def send(self, data: bytes) -> None:
+        """Send; `TimedOut` when the requester takes less than `CHUNK_SIZE_MAX` of it for too long."""
+        for start in range(0, len(data), config.CHUNK_SIZE_MAX):
+            with self._patience():
+                await self._stream.send_bytes(data[start : start + config.CHUNK_SIZE_MAX])
+            if self._scope.cancelled_caught:
+                raise TimedOut("the requester reads nothing")
+
+    async def send_chunk(self, chunk: bytes, size: int, throttle: Throttle) -> None:
+        """Send a chunk, the `size` file bytes at its end no faster than `throttle` allows."""
+        start, position = 0, len(chunk) - size
+        while position < len(chunk):
+            end = min(len(chunk), position + (throttle.step or size))
+            await throttle.take(end - position)
+            await self.send(chunk[start:end])
+            start = position = end
+
+    async def wait_for_end(self, ended: trio.Event) -> None:
+        """Wait until the requester has ended his side, or does nothing any more."""
+        with self._patience():
+            await ended.wait()
+
+    def acknowledged(self, bytes_written: int) -> None:
+        """The requester has stored so much: it lives, however long its link takes for what we handed over."""
+        if bytes_written - self._acknowledged >= config.BLOCK_SIZE:
+            self._acknowledged = bytes_written
+            self._scope.deadline = trio.current_time() + config.SEND_STALL_TIMEOUT_S
+
+    def _patience(self) -> trio.CancelScope:
+        self._scope = trio.move_on_after(config.SEND_STALL_TIMEOUT_S)
+        return self._scope
 
 
 class Uploader:
     """Serves `FileRequest`s out of what is shared here."""
 
     def __init__(
-        self, shares: Shares, run_blocking: RunBlocking, publish: Callable[[NodeEvent], None]
+        self,
+        shares: Shares,
+        run_blocking: RunBlocking,
+        publish: Callable[[NodeEvent], None],
+        throttles: Throttles,
     ) -> None:
         self._shares = shares
         self._run_blocking = run_blocking
         self._publish = publish
+        self._throttles = throttles
         self._held_by: Counter[bytes] = Counter()  # bytes of memory set aside, by node id
         self.bytes_sent = 0
         self.requests_served = 0
@@ -98,15 +148,17 @@ class Uploader:
             raise NotFound("not shared here")
         check_request(request, shared.metainfo)
         started = trio.current_time()
+        throttle = self._throttles.upload(node_id)
         with self._memory_for(node_id, request, shared.metainfo):
             metainfo = shared.metainfo.encode() if request.metainfo else b""
             response = FileResponse(request.file_id, True, shared.metainfo.size, len(metainfo))
-            await _send_in_time(stream, frame(response))
-            await _send_in_time(stream, metainfo)
+            sending = _Sending(stream)
+            await sending.send(frame(response))
+            await sending.send(metainfo)
             if not request.ranges:
                 return
             try:
-                sent = await self._transfer(stream, shared, request)
+                sent = await self._transfer(stream, sending, shared, request, throttle)
             except (
                 RemoteProtocolError
             ) as error:  # there is no room for an `Error` between chunks, or after the end
@@ -119,7 +171,12 @@ class Uploader:
         seconds = trio.current_time() - started
         self._publish(
             UploadFinished(
-                file_id=shared.file_id, name=shared.name, node_id=node_id, bytes_sent=sent, seconds=seconds
+                file_id=shared.file_id,
+                name=shared.name,
+                node_id=node_id,
+                bytes_sent=sent,
+                seconds=seconds,
+                limit_waited_s=throttle.waited_s,
             )
         )
 
@@ -145,31 +202,40 @@ class Uploader:
         its = self._held_by[node_id] + size
         return held <= config.UPLOAD_MEMORY_MAX and its <= config.UPLOAD_MEMORY_PER_NODE_MAX
 
-    async def _transfer(self, stream: MessageStream, shared: Shared, request: FileRequest) -> int:
+    async def _transfer(
+        self,
+        stream: MessageStream,
+        sending: _Sending,
+        shared: Shared,
+        request: FileRequest,
+        throttle: Throttle,
+    ) -> int:
         """Send the chunks and the end, and wait until the requester has ended his side; return the bytes sent."""
         async with open_flat_nursery() as nursery:
             acknowledged = trio.Event()
 
             async def read_acks() -> None:
-                await self._read_acks(stream)
+                await self._read_acks(stream, sending)
                 acknowledged.set()
 
             nursery.start_soon(read_acks)
-            sent = await self._send_pieces(stream, shared, request)
-            await _send_in_time(stream, frame(FileTransferComplete(sent)))
+            sent = await self._send_pieces(sending, shared, request, throttle)
+            await sending.send(frame(FileTransferComplete(sent)))
             await stream.send_eof()
-            with trio.move_on_after(config.SEND_STALL_TIMEOUT_S):
-                await acknowledged.wait()
+            await sending.wait_for_end(acknowledged)
             nursery.cancel_scope.cancel()
         return sent
 
-    async def _read_acks(self, stream: MessageStream) -> None:
+    async def _read_acks(self, stream: MessageStream, sending: _Sending) -> None:
         """Take in the requester's progress until he finishes the stream."""
         while (message := await stream.receive()) is not None:
             if not isinstance(message, FileChunkAck):
                 raise RemoteProtocolError(f"{type(message).__name__} in the middle of a transfer")
+            sending.acknowledged(message.bytes_written)
 
-    async def _send_pieces(self, stream: MessageStream, shared: Shared, request: FileRequest) -> int:
+    async def _send_pieces(
+        self, sending: _Sending, shared: Shared, request: FileRequest, throttle: Throttle
+    ) -> int:
         """Send all that was asked for; return how many file bytes."""
         sent = 0
         first_block = request.first_block
@@ -189,19 +255,9 @@ class Uploader:
                 if isinstance(batch, P2PNodeError):
                     raise batch
                 for piece, data in batch:
-                    for part in chunk_frames(piece, data, first_block):
-                        await _send_in_time(stream, part)
-                    size = len(data.data) - first_block * config.BLOCK_SIZE
-                    sent += size
-                    self.bytes_sent += size
+                    for chunk, size in chunk_frames(piece, data, first_block):
+                        await sending.send_chunk(chunk, size, throttle)
+                        sent += size
+                        self.bytes_sent += size
                     first_block = 0
         return sent
-
-
-async def _send_in_time(stream: MessageStream, data: bytes) -> None:
-    """Send; `TimedOut` when the requester takes less than `CHUNK_SIZE_MAX` of it for too long."""
-    for start in range(0, len(data), config.CHUNK_SIZE_MAX):
-        with trio.move_on_after(config.SEND_STALL_TIMEOUT_S) as scope:
-            await stream.send_bytes(data[start : start + config.CHUNK_SIZE_MAX])
-        if scope.cancelled_caught:
-            raise TimedOut("the requester reads nothing")

@@ -234,8 +234,9 @@ class HardenedConnection(QuicConnection):
             and stream.receiver._final_size is None
             and stream.receiver._stop_error_code is None
         ):
-            limit = offset + config.STREAM_RECEIVE_WINDOW
-            if limit - stream.max_stream_data_local >= config.STREAM_RECEIVE_WINDOW // 4:
+            window = self.configuration.max_stream_data
+            limit = offset + window
+            if limit - stream.max_stream_data_local >= window // 4:
                 stream.max_stream_data_local = limit
                 worth_telling = True
         return worth_telling

@@ -29,6 +29,7 @@ def make_configuration(
     certificate_chain: Sequence[x509.Certificate] = (),
     private_key: PrivateKeyTypes | None = None,
     datagram_size: int = config.DATAGRAM_SIZE,
+    stream_receive_window: int = config.STREAM_RECEIVE_WINDOW,
     qlog_dir: Path | None = None,
     keylog: TextIO | None = None,
 ) -> QuicConfiguration:
@@ -46,7 +47,7 @@ def make_configuration(
         congestion_control_algorithm=CONGESTION_CONTROL,
         idle_timeout=config.IDLE_TIMEOUT_S,
         max_data=config.CONNECTION_RECEIVE_WINDOW,
-        max_stream_data=config.STREAM_RECEIVE_WINDOW,
+        max_stream_data=stream_receive_window,
         max_datagram_size=datagram_size,
         supported_versions=list(SUPPORTED_VERSIONS),
         quic_logger=QuicFileLogger(str(qlog_dir)) if qlog_dir is not None else None,

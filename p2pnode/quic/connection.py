@@ -28,7 +28,7 @@ from p2pnode.quic.datagrams import Address, Burst, DatagramSocket, format_addres
 from p2pnode.quic.guard import Escape, guard
 from p2pnode.quic.inbox import Inbox
 from p2pnode.quic.lifecycle import MOVES, ConnectionStatistics, Phase, Role
-from p2pnode.quic.stream import Stream
+from p2pnode.quic.stream import Stream, send_room
 
 EXCESSIVE_LOAD: Final = 0x107  # the code HTTP/3 has for a peer that only makes work (RFC 9114 §8.1)
 TIMER_GRANULARITY_S: Final = 0.001  # at exactly its own deadline aioquic's timer may do nothing, for ever
@@ -182,12 +182,9 @@ class Connection:
 
     def send_room(self, stream_id: int) -> int:
         """Bytes that a stream may hand over now: what its own and the connection's buffer have room for."""
-        return max(
-            0,
-            min(
-                config.SEND_BUFFER_MAX - self._engine.send_buffered(stream_id),
-                config.CONNECTION_SEND_BUFFER_MAX - self._engine.send_buffered_total,
-            ),
+        return send_room(
+            self._engine.send_buffered(stream_id),
+            config.CONNECTION_SEND_BUFFER_MAX - self._engine.send_buffered_total,
         )
 
     # -- for the endpoint ----------------------------------------------------------------------------------

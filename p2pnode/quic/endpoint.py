@@ -68,10 +68,12 @@ def open_endpoint(
     qlog_dir: Path | None = None,
     keylog_path: Path | None = None,
     datagram_size: int = config.DATAGRAM_SIZE,
+    stream_receive_window: int = config.STREAM_RECEIVE_WINDOW,
 ) -> Endpoint:
     """An endpoint on `socket` (which stays the caller's to close); use it as an async context manager.
 
     `alpns` is what it listens for. `qlog_dir` and `keylog_path` are for qvis and Wireshark.
+    `stream_receive_window` is how many unread bytes of a stream a remote may send.
     """
     return Endpoint(
         socket,
@@ -80,6 +82,7 @@ def open_endpoint(
         qlog_dir=qlog_dir,
         keylog_path=keylog_path,
         datagram_size=datagram_size,
+        stream_receive_window=stream_receive_window,
     )
 
 
@@ -95,6 +98,7 @@ class Endpoint:
         qlog_dir: Path | None,
         keylog_path: Path | None,
         datagram_size: int,
+        stream_receive_window: int,
     ) -> None:
         self.statistics = EndpointStatistics()
         self._socket = socket
@@ -105,6 +109,7 @@ class Endpoint:
         self._keylog: TextIO | None = None
         self._listen_configuration: QuicConfiguration
         self._datagram_size = datagram_size
+        self._stream_receive_window = stream_receive_window
         self._router: Router[Connection] = Router()
         # Drivers are shielded: a cancelled program still says CLOSE, within GOODBYE_TIMEOUT_S.
         self._connections: dict[Connection, trio.CancelScope] = {}
@@ -162,6 +167,7 @@ class Endpoint:
             alpns=[alpn],
             server_name=server_name,
             datagram_size=self._datagram_size,
+            stream_receive_window=self._stream_receive_window,
             qlog_dir=self._qlog_dir,
             keylog=self._keylog,
         )
@@ -205,6 +211,7 @@ class Endpoint:
             certificate_chain=self._credentials.chain,
             private_key=self._credentials.private_key,
             datagram_size=self._datagram_size,
+            stream_receive_window=self._stream_receive_window,
             qlog_dir=self._qlog_dir,
             keylog=self._keylog,
         )

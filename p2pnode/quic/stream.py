@@ -25,6 +25,15 @@ CHUNK_SIZE_MIN: Final = 512  # received bytes that are kept as an object of thei
 SEND_STEP: Final = 64 * config.KIB  # a sender that waits is not woken for less room than this
 
 
+def send_room(buffered: int, connection_room: int) -> int:
+    """Bytes that a stream of which so many are held may hand over, when its connection has room for so many.
+
+    A few it always may: what others hold for a remote that does not read them must not silence this one.
+    """
+    room = max(connection_room, config.SEND_BUFFER_MIN - buffered)
+    return max(0, min(room, config.SEND_BUFFER_MAX - buffered))
+
+
 class _Side(enum.Enum):
     """The life of one side: OPEN, then one of the others for good."""
 
@@ -257,8 +266,7 @@ class Stream(trio.abc.HalfCloseableStream):
 
     def on_room(self, connection_room: int) -> None:
         """Something was acknowledged; the connection's buffer has so much room."""
-        room = min(connection_room, config.SEND_BUFFER_MAX - self._engine.send_buffered(self.stream_id))
-        if room >= self._send_wanted:
+        if send_room(self._engine.send_buffered(self.stream_id), connection_room) >= self._send_wanted:
             self._room.unpark_all()
 
     def on_connection_closed(self) -> None:

@@ -18,6 +18,7 @@ from p2pnode.node.events import FetchProgress, FetchSourceLost, NodeEvent
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.patience import Patience
 from p2pnode.node.peer_link import PeerLink
+from p2pnode.node.rate_limits import RateLimits, Throttles
 from p2pnode.storage import FileStore
 from p2pnode.testing.network import LinkProfile, Network
 from p2pnode.testing.nodes import inline_blocking
@@ -67,6 +68,7 @@ class Downloading:
             publish=self.events.append,
             rng=Random(1),
             patience=Patience(wait),
+            throttles=Throttles(RateLimits()),
         )
 
     async def find_sources(self) -> list[NodeItem]:

@@ -44,6 +44,7 @@ def test_an_event_becomes_plain_json() -> None:
         seconds=0.5,
         bytes_fetched=3,
         sources={b"\x0a": 3},
+        limit_waited_s=0.25,
     )
     assert json.loads(json.dumps(event.to_json())) == {
         "event": "fetch_completed",
@@ -54,6 +55,7 @@ def test_an_event_becomes_plain_json() -> None:
         "seconds": 0.5,
         "bytes_fetched": 3,
         "sources": {"0a": 3},
+        "limit_waited_s": 0.25,
     }
     address = events.PeerConnected(node_id=b"", name="", role="", address=("h", 1), dialed=True).to_json()
     assert address["address"] == ["h", 1]

@@ -16,6 +16,7 @@ from trio.testing import MockClock, memory_stream_pair
 from p2pnode import config
 from p2pnode.errors import NotFound, P2PNodeError, RemoteProtocolError, TimedOut
 from p2pnode.node.message_stream import MessageStream
+from p2pnode.node.rate_limits import Throttle
 from p2pnode.node.transfer import PieceMismatch, Transfer, fetch_metainfo, requests_for
 from p2pnode.storage import FileStore
 from p2pnode.testing.nodes import inline_blocking
@@ -123,7 +124,7 @@ async def transferring(
 
     async def fetch() -> None:
         try:
-            await Transfer(MessageStream(ours), store, inline_blocking(), note).fetch(request)
+            await Transfer(MessageStream(ours), store, inline_blocking(), note, Throttle()).fetch(request)
         except P2PNodeError as error:
             failure.append(error)
         await ours.aclose()

@@ -47,12 +47,14 @@ def test_chunks_of_a_piece_are_whole_blocks_in_order_with_the_hashes_first(
     first_block = data.draw(st.integers(0, blocks - 1))
     decoder = FrameDecoder()
     expected = first_block * BLOCK
-    for number, part in enumerate(chunk_frames(7, PieceData(block_hashes(content), content), first_block)):
+    chunks = chunk_frames(7, PieceData(block_hashes(content), content), first_block)
+    for number, (part, data_size) in enumerate(chunks):
         decoder.feed(part)
         header = decoder.next_message()
         assert isinstance(header, FileChunk)
         assert (header.piece, header.offset) == (7, expected)
         assert header.hashes == (0 if number else blocks)
+        assert header.length == data_size
         decoder.expect_raw(32 * header.hashes + header.length)
         raw = decoder.read_raw()
         assert (
