@@ -1,10 +1,16 @@
 # Sourced by the other scripts: `setup` makes .venv beside the project with every dependency at the exact
-# version and hash of requirements-dev.lock, and sets `python` to its interpreter. A second run only compares
-# a stamp.
+# version and hash of requirements-dev.lock, and `python` is its interpreter. A second run only compares a
+# stamp. Another environment is made when `use_environment` named it before.
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
-environment=$project/.venv
-python=$environment/bin/python
+
+# use_environment DIRECTORY LOCK
+use_environment() {
+    environment=$project/$1
+    lock=$project/$2
+    python=$environment/bin/python
+}
+use_environment .venv requirements-dev.lock
 
 # The first interpreter that starts and is new enough. A name alone says little: version switchers leave
 # stubs on the PATH that only print an error.
@@ -23,7 +29,7 @@ find_python() {
 # What the environment was made from: when any of it changes, it is made anew.
 expected_stamp() {
     echo "$project"
-    cat "$project/requirements-dev.lock" "$project/pyproject.toml" | cksum
+    cat "$lock" "$project/pyproject.toml" | cksum
 }
 
 # Every step says `|| return`: bash ignores `set -e` in a function whose result is tested.
@@ -37,7 +43,7 @@ make_environment() {
     echo "making $environment with $system_python, once" >&2
     "$system_python" -m venv --clear "$environment" || return
     "$python" -m pip install --quiet --disable-pip-version-check --require-hashes \
-        -r "$project/requirements-dev.lock" >&2 || return
+        -r "$lock" >&2 || return
     # The project itself needs no network: its build backend came with the lock file.
     "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation \
         --editable "$project" >&2
