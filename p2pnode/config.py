@@ -100,6 +100,7 @@ STREAM_GAPS_MAX: Final = (
     1024  # missing parts of one stream: full packets make 874 in a window; finding one is linear
 )
 CRYPTO_GAPS_MAX: Final = 64  # the same for the handshake, whose remote is not known yet
+ACK_PACKETS: Final = 64  # received and not acknowledged yet: acknowledge at once, not a millisecond later
 TAKE_IN_MAX: Final = 256  # datagrams between two looks at what they did: 240 tiny frames fit into each
 STREAM_RESETS_PER_S: Final = 64  # of its own streams that a peer may reset, for ever …
 STREAM_RESETS_BURST: Final = 512  # … and at once; more is a flood and ends the connection

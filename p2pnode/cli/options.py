@@ -87,10 +87,11 @@ class ServerChoice:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What a run leaves behind for qvis and Wireshark."""
+    """What a run leaves behind for qvis and Wireshark, and what is turned off to find an error."""
 
     qlog_dir: Path | None
     keylog_path: Path | None
+    batching: bool  # off: each packet takes the library's own way
 
 
 def server_options(*, required: bool) -> Callable[[_Function], _Function]:
@@ -192,7 +193,8 @@ def _diagnostics(_context: click.Context, *, qlog: Path | None) -> Diagnostics:
     keylog = os.environ.get("SSLKEYLOGFILE")
     if qlog is not None:
         made_directory(qlog)
-    return Diagnostics(qlog, Path(keylog) if keylog else None)
+    batching = os.environ.get("P2PNODE_BATCH") != "0"
+    return Diagnostics(qlog, Path(keylog) if keylog else None, batching)
 
 
 def made_directory(path: Path) -> Path:

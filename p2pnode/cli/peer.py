@@ -107,6 +107,7 @@ def command(
         mirror=mirror,
         limits=limits,
         qlog_dir=diagnostics.qlog_dir,
+        batching=diagnostics.batching,
         keylog_path=diagnostics.keylog_path,
     )
     run(partial(_stay, console, node), console, is_service=True, when_interrupted="peer stopped")

@@ -117,6 +117,7 @@ async def open_client(
         server=reference_of(choice),
         limits=limits or RateLimits(),
         qlog_dir=diagnostics.qlog_dir,
+        batching=diagnostics.batching,
         keylog_path=diagnostics.keylog_path,
     )
     async with open_node(node, open_reporter(console, failure_is_raised=True)):

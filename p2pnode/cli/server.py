@@ -116,6 +116,7 @@ def command(
         zone=zone,
         limits=limits,
         qlog_dir=diagnostics.qlog_dir,
+        batching=diagnostics.batching,
         keylog_path=diagnostics.keylog_path,
     )
     run(partial(_serve, console, node), console, is_service=True, when_interrupted="server stopped")

@@ -102,6 +102,7 @@ async def _share(
             state_dir=None if path == "-" else service_state_dir("share", shared_path),
             limits=limits,
             qlog_dir=diagnostics.qlog_dir,
+            batching=diagnostics.batching,
             keylog_path=diagnostics.keylog_path,
         )
         async with open_node(node, open_reporter(console)):

@@ -115,4 +115,8 @@ def program(*arguments: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Ours, without settings that are not meant for these nodes."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("P2PNODE_")}
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("P2PNODE_") or key == "P2PNODE_BATCH"
+    }

@@ -82,6 +82,7 @@ class Node:
         lock_state: bool = True,
         qlog_dir: Path | None = None,
         keylog_path: Path | None = None,
+        batching: bool = True,
         open_socket: OpenSocket = open_udp_socket,
         run_blocking: RunBlocking | None = None,
         rng: Random | None = None,
@@ -104,6 +105,7 @@ class Node:
         self._limits = limits
         self._qlog_dir = qlog_dir
         self._keylog_path = keylog_path
+        self._batching = batching
         self._open_socket = open_socket
         self._run_blocking = run_blocking or in_threads()
         self._rng = rng or Random()
@@ -154,6 +156,7 @@ class Node:
                         qlog_dir=self._qlog_dir,
                         keylog_path=self._keylog_path,
                         stream_receive_window=self._limits.receive_window,
+                        batching=self._batching,
                     )
                 )
                 self.listen_address = self._endpoint.local_address

@@ -32,7 +32,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from p2pnode import config
-from p2pnode.quic.congestion import CongestionControl, Pacer
+from p2pnode.quic.aioquic_recovery import Recovery
+from p2pnode.quic.congestion import CongestionControl
 from p2pnode.quic.datagrams import Address, Burst, Datagram, bursts_of
 
 UNIDIRECTIONAL_STREAMS_MAX: Final = 0  # of the remote: no language spoken here uses them
@@ -57,11 +58,20 @@ class HardenedConnection(QuicConnection):
             retry_source_connection_id=retry_source_connection_id,
         )
         self.close_datagrams: list[Burst] = []  # the CLOSE, to be repeated: nobody acknowledges it
+        self.has_more_to_send = False  # and may: only that other connections shall have their turn
         self._consumed_bytes = 0
         self._exporter_secret: bytes | None = None
         self._key_update_at = config.KEY_UPDATE_PACKETS
         self._skip_at = _rng.randrange(config.PACKET_NUMBER_SKIP_MAX)
-        self._loss._pacer = Pacer(self._congestion)
+        self._loss = self._recovery = Recovery(
+            congestion_control_algorithm=configuration.congestion_control_algorithm,
+            initial_rtt=configuration.initial_rtt,
+            max_datagram_size=configuration.max_datagram_size,
+            peer_completed_address_validation=not configuration.is_client,
+            send_probe=self._send_probe,
+            logger=self._logger,
+            quic_logger=self._quic_logger,
+        )
         self._local_max_streams_uni.value = self._local_max_streams_uni.sent = UNIDIRECTIONAL_STREAMS_MAX
 
     # -- in and out, by batches ----------------------------------------------------------------------------
@@ -167,9 +177,7 @@ class HardenedConnection(QuicConnection):
 
     @property
     def _congestion(self) -> CongestionControl:
-        control = self._loss._cc
-        assert isinstance(control, CongestionControl)
-        return control
+        return self._recovery._cc
 
     @property
     def peer_certificates(self) -> list[x509.Certificate]:

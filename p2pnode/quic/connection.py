@@ -277,6 +277,8 @@ class Connection:
             self._do_what_is_due(now)
             self._tell(guard(self._engine.take_events), now)
             bursts = guard(self._engine.bursts_to_send, now)
+            if self._engine.has_more_to_send:
+                self._work.set()
             self._tell(guard(self._engine.take_events), now)  # new connection ids, before anyone can use them
             self._timer = guard(self._engine.get_timer)
         except Escape as escape:

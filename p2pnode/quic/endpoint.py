@@ -26,6 +26,7 @@ from aioquic.quic.configuration import QuicConfiguration
 
 from p2pnode import config
 from p2pnode.errors import ConfigError, ConnectFailed, ConnectionClosed, TrustError
+from p2pnode.quic.aioquic_batches import BatchConnection
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.configuration import make_configuration
 from p2pnode.quic.connection import Connection
@@ -69,11 +70,13 @@ def open_endpoint(
     keylog_path: Path | None = None,
     datagram_size: int = config.DATAGRAM_SIZE,
     stream_receive_window: int = config.STREAM_RECEIVE_WINDOW,
+    batching: bool = True,
 ) -> Endpoint:
     """An endpoint on `socket` (which stays the caller's to close); use it as an async context manager.
 
     `alpns` is what it listens for. `qlog_dir` and `keylog_path` are for qvis and Wireshark.
-    `stream_receive_window` is how many unread bytes of a stream a remote may send.
+    `stream_receive_window` is how many unread bytes of a stream a remote may send. Without `batching` every
+    packet takes the library's own way: slow, but one place less where an error may be.
     """
     return Endpoint(
         socket,
@@ -83,6 +86,7 @@ def open_endpoint(
         keylog_path=keylog_path,
         datagram_size=datagram_size,
         stream_receive_window=stream_receive_window,
+        batching=batching,
     )
 
 
@@ -99,6 +103,7 @@ class Endpoint:
         keylog_path: Path | None,
         datagram_size: int,
         stream_receive_window: int,
+        batching: bool,
     ) -> None:
         self.statistics = EndpointStatistics()
         self._socket = socket
@@ -110,6 +115,7 @@ class Endpoint:
         self._listen_configuration: QuicConfiguration
         self._datagram_size = datagram_size
         self._stream_receive_window = stream_receive_window
+        self._engine_class = BatchConnection if batching else HardenedConnection
         self._router: Router[Connection] = Router()
         # Drivers are shielded: a cancelled program still says CLOSE, within GOODBYE_TIMEOUT_S.
         self._connections: dict[Connection, trio.CancelScope] = {}
@@ -171,7 +177,7 @@ class Endpoint:
             qlog_dir=self._qlog_dir,
             keylog=self._keylog,
         )
-        connection = self._add_connection(HardenedConnection(configuration), Role.DIALED, address)
+        connection = self._add_connection(self._engine_class(configuration), Role.DIALED, address)
         connection.dial()
         return connection
 
@@ -278,7 +284,7 @@ class Endpoint:
             self.statistics.datagrams_dropped["too many connections"] += 1
             return
         self._router.use_token(new, now)
-        engine = HardenedConnection(
+        engine = self._engine_class(
             self._listen_configuration,
             original_destination_connection_id=new.original_destination_cid,
             retry_source_connection_id=new.retry_source_cid,
