@@ -6,6 +6,7 @@ import ast
 import inspect
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from aioquic import tls
@@ -18,10 +19,19 @@ from aioquic.quic.packet import (
     encode_quic_retry,
     push_quic_transport_parameters,
 )
+from aioquic.quic.recovery import QuicPacketRecovery
 
 from p2pnode import config
-from p2pnode.quic import aioquic_internals
+from p2pnode.quic import (
+    aioquic_batches,
+    aioquic_internals,
+    aioquic_packets,
+    aioquic_recovery,
+    aioquic_sending,
+)
+from p2pnode.quic.aioquic_batches import BatchConnection
 from p2pnode.quic.aioquic_internals import HardenedConnection
+from p2pnode.quic.aioquic_recovery import Recovery
 from tests.quic.engines import (
     CLIENT,
     SERVER,
@@ -40,11 +50,15 @@ WINDOW = config.STREAM_RECEIVE_WINDOW
 
 PRIVATE_NAMES = {
     "connection": {
+        "_ack_delay",
+        "_ack_eliciting_sent_since_receipt",
+        "_assert_stream_can_receive",
         "_close_at",
         "_close_event",
         "_close_pending",
         "_consume_peer_cid",
         "_crypto_streams",
+        "_cryptos",
         "_events",
         "_get_or_create_stream",
         "_handle_ack_frame",
@@ -52,32 +66,81 @@ PRIVATE_NAMES = {
         "_handle_reset_stream_frame",
         "_handle_stop_sending_frame",
         "_handshake_confirmed",
+        "_handshake_done_pending",
+        "_host_cids",
         "_idle_timeout",
+        "_initialize",
+        "_is_client",
         "_local_max_data",
         "_local_max_streams_bidi",
         "_local_max_streams_uni",
         "_local_next_stream_id_bidi",
+        "_logger",
         "_loss",
+        "_max_datagram_size",
         "_network_paths",
+        "_pacing_at",
         "_packet_number",
         "_parse_transport_parameters",
+        "_payload_received",
+        "_peer_cid",
         "_peer_cid_available",
+        "_ping_pending",
+        "_probe_pending",
         "_quic_logger",
         "_receive_retry_packet",
+        "_remote_max_data",
+        "_remote_max_data_used",
         "_remote_max_idle_timeout",
         "_remote_max_streams_bidi",
+        "_retire_connection_ids",
+        "_send_probe",
         "_spaces",
+        "_spin_bit",
+        "_spin_highest_pn",
         "_state",
         "_streams",
+        "_streams_blocked_pending",
+        "_streams_queue",
         "_update_traffic_key",
+        "_write_ack_frame",
         "_write_connection_limits",
+        "_write_stream_frame",
         "_write_stream_limits",
     },
-    "loss": {"_cc", "_pacer", "_pto_count", "_rtt_initialized", "_rtt_smoothed"},
+    "loss": {
+        "_cc",
+        "_detect_loss",
+        "_log_metrics_updated",
+        "_on_packets_lost",
+        "_pacer",
+        "_pto_count",
+        "_quic_logger",
+        "_rtt_first_sample_time",
+        "_rtt_initial",
+        "_rtt_initialized",
+        "_rtt_latest",
+        "_rtt_min",
+        "_rtt_smoothed",
+        "_rtt_variance",
+        "_send_probe",
+        "_time_of_last_sent_ack_eliciting_packet",
+    },
     "tls": {"_peer_certificate", "_peer_certificate_chain", "_receive_buffer"},
-    "sender": {"_buffer", "_reset_error_code"},
+    "sender": {
+        "_buffer",
+        "_buffer_fin",
+        "_buffer_start",
+        "_pending",
+        "_pending_eof",
+        "_reset_error_code",
+    },
     "receiver": {"_buffer", "_buffer_start", "_final_size", "_ranges", "_stop_error_code"},
+    "crypto": {"_update_key_requested"},
+    "aead": {"_aead", "_iv"},
+    "header protection": {"_encryptor", "_is_chacha20", "_mask"},
 }
+ROOMS = [aioquic_batches, aioquic_internals, aioquic_packets, aioquic_recovery, aioquic_sending]
 
 
 def test_private_names_of_aioquic_are_all_there() -> None:
@@ -85,12 +148,16 @@ def test_private_names_of_aioquic_are_all_there() -> None:
     pair.attacker.send_stream_data(STREAM, b"x")
     pair.exchange()
     stream = pair.victim._streams[STREAM]
+    crypto = pair.attacker._cryptos[tls.Epoch.ONE_RTT]
     owners = {
         "connection": pair.attacker,  # a stock one
         "loss": pair.attacker._loss,
         "tls": pair.attacker.tls,
         "sender": stream.sender,
         "receiver": stream.receiver,
+        "crypto": crypto,
+        "aead": crypto.send.aead,
+        "header protection": crypto.send.hp,
     }
     missing = {
         f"{owner}.{name}"
@@ -102,13 +169,31 @@ def test_private_names_of_aioquic_are_all_there() -> None:
 
 
 def test_private_names_are_all_listed_here() -> None:
-    tree = ast.parse(inspect.getsource(aioquic_internals))
-    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    used |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    ours = set(vars(HardenedConnection)) - set(dir(QuicConnection))
-    ours |= set(vars(connected().victim)) - set(vars(connected().attacker))
+    used: set[str] = set()
+    ours: set[str] = set()
+    for room in ROOMS:
+        tree = ast.parse(inspect.getsource(room))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                used.add(node.attr)
+            elif isinstance(node, ast.FunctionDef):
+                used.add(node.name)
+        ours |= {name for name, value in vars(room).items() if inspect.isfunction(value)}
+    ours |= set(dir(BatchConnection)) - set(dir(QuicConnection))
+    ours |= set(dir(Recovery)) - set(dir(QuicPacketRecovery))
+    mine, stock = (
+        BatchConnection(dialer_configuration()),
+        QuicConnection(configuration=dialer_configuration()),
+    )
+    ours |= set(vars(mine)) - set(vars(stock))
+    ours |= set(vars(mine._loss)) - set(vars(stock._loss))
     private = {name for name in used if name.startswith("_") and not name.startswith("__")} - ours
     assert private == set().union(*PRIVATE_NAMES.values())
+
+
+def test_every_room_with_private_names_is_looked_at() -> None:
+    here = Path(aioquic_internals.__file__).parent
+    assert {Path(room.__file__ or "") for room in ROOMS} == set(here.glob("aioquic_*.py"))
 
 
 # -- receiving ---------------------------------------------------------------------------------------------
