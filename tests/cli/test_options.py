@@ -188,6 +188,10 @@ def test_diagnostics_are_where_they_were_asked_for(
     monkeypatch.setattr(app._Verbs, "get_command", lambda *_: command)
     p2pnode("get")
     monkeypatch.setenv("SSLKEYLOGFILE", "keys.log")
+    monkeypatch.setenv("P2PNODE_BATCH", "0")
     p2pnode("get", "--qlog", str(tmp_path / "q" / "log"))
-    assert seen == [Diagnostics(None, None), Diagnostics(tmp_path / "q" / "log", Path("keys.log"))]
+    assert seen == [
+        Diagnostics(None, None, batching=True),
+        Diagnostics(tmp_path / "q" / "log", Path("keys.log"), batching=False),
+    ]
     assert (tmp_path / "q" / "log").is_dir()
