@@ -2,7 +2,7 @@
 
 ::
 
-    socket ── endpoint ── router          which connection is a datagram for? (sync, takes nobody's word)
+    udp ───── endpoint ── router          which connection is a datagram for? (sync, takes nobody's word)
                  │
              connection ── stream         one task drives a connection; streams are what applications hold
                  │
@@ -31,12 +31,12 @@ from p2pnode.quic.datagrams import (
     DatagramSocket,
     format_address,
     normalise,
-    open_udp_socket,
     resolve,
 )
 from p2pnode.quic.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from p2pnode.quic.lifecycle import ConnectionStatistics, Role
 from p2pnode.quic.stream import Stream
+from p2pnode.quic.udp import open_udp_socket
 
 __all__ = [
     "Address",

@@ -162,6 +162,10 @@ class NetworkSocket:
         """What it was bound to. Behind a NAT others see another one: `Network.seen_address`."""
         return self._local_address
 
+    @property
+    def hint(self) -> None:
+        """Nothing would make it faster."""
+
     async def receive_batch(self) -> list[Burst]:
         """Wait for a datagram, then give all that are there, up to `BATCH_MAX`.
 
