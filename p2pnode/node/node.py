@@ -149,6 +149,7 @@ class Node:
                 self.certificate_pin = credentials.pin
                 udp_socket = await self._open_socket(self._listen)
                 stack.callback(udp_socket.close)
+                self._socket_hint = udp_socket.hint
                 self._endpoint = await stack.enter_async_context(
                     open_endpoint(
                         udp_socket,
@@ -242,6 +243,14 @@ class Node:
                 certificate_pin=self.certificate_pin,
             )
         )
+        if self._role != "client":
+            self._say_socket_hint()
+
+    def _say_socket_hint(self) -> None:
+        """Say once how transfers could be faster; a client that fetches nothing has no use for it."""
+        if self._socket_hint is not None:
+            self._events.publish(NodeWarning(text=self._socket_hint))
+            self._socket_hint = None
 
     def _make_announcer(self, server: ServerReference) -> Announcer:
         async def connect() -> PeerLink:
@@ -272,6 +281,7 @@ class Node:
         """
         if self._announcer is not None and not wanted_from(reference).sources:
             await self._announcer.wait_first_attempt()
+        self._say_socket_hint()
         return await self._fetcher.fetch(reference, to=to or Path.cwd(), wait=wait)
 
     async def wait_for_server(self) -> PeerLink:
