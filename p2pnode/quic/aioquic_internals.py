@@ -35,6 +35,7 @@ from p2pnode import config
 from p2pnode.quic.aioquic_recovery import Recovery
 from p2pnode.quic.congestion import CongestionControl
 from p2pnode.quic.datagrams import Address, Burst, Datagram, bursts_of
+from p2pnode.quic.receive_window import ReceiveWindow
 
 UNIDIRECTIONAL_STREAMS_MAX: Final = 0  # of the remote: no language spoken here uses them
 
@@ -59,6 +60,9 @@ class HardenedConnection(QuicConnection):
         )
         self.close_datagrams: list[Burst] = []  # the CLOSE, to be repeated: nobody acknowledges it
         self.has_more_to_send = False  # and may: only that other connections shall have their turn
+        self._receive_window = ReceiveWindow(
+            config.CONNECTION_RECEIVE_WINDOW, growth_max=config.RECEIVE_WINDOW_GROWTH_MAX
+        )
         self._consumed_bytes = 0
         self._exporter_secret: bytes | None = None
         self._key_update_at = config.KEY_UPDATE_PACKETS
@@ -227,7 +231,7 @@ class HardenedConnection(QuicConnection):
     # -- receiving: credit follows consumption -------------------------------------------------------------
     #
     # Stock doubles its windows with the highest offset seen, whether anybody reads or not: one byte at the
-    # limit, repeated, makes 256 MiB of gap. Here a window is what was consumed plus a constant.
+    # limit, repeated, makes 256 MiB of gap. Here a window is what was consumed plus what the path holds.
 
     def consumed(self, stream_id: int, size: int, offset: int) -> bool:
         """The application took `size` bytes of a stream, in all up to `offset`: let the remote send more.
@@ -235,6 +239,8 @@ class HardenedConnection(QuicConnection):
         True when that is worth telling it now: credit moves in steps of a quarter of a window.
         """
         self._consumed_bytes += size
+        if self.heard_at is not None and self._loss._rtt_initialized:
+            self._receive_window.on_read(size, self.heard_at, self._loss._rtt_min)
         worth_telling = self._raise_connection_limit()
         stream = self._streams.get(stream_id)
         if (
@@ -242,7 +248,7 @@ class HardenedConnection(QuicConnection):
             and stream.receiver._final_size is None
             and stream.receiver._stop_error_code is None
         ):
-            window = self.configuration.max_stream_data
+            window = self.configuration.max_stream_data * self._receive_window.growth
             limit = offset + window
             if limit - stream.max_stream_data_local >= window // 4:
                 stream.max_stream_data_local = limit
@@ -250,8 +256,9 @@ class HardenedConnection(QuicConnection):
         return worth_telling
 
     def _raise_connection_limit(self) -> bool:
-        limit = self._consumed_bytes + config.CONNECTION_RECEIVE_WINDOW
-        if limit - self._local_max_data.value < config.CONNECTION_RECEIVE_WINDOW // 4:
+        window = self._receive_window
+        limit = self._consumed_bytes + window.size
+        if limit - self._local_max_data.value < window.size // 4:
             return False
         self._local_max_data.value = limit
         return True

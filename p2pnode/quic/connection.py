@@ -182,10 +182,14 @@ class Connection:
 
     def send_room(self, stream_id: int) -> int:
         """Bytes that a stream may hand over now: what its own and the connection's buffer have room for."""
-        return send_room(
-            self._engine.send_buffered(stream_id),
-            config.CONNECTION_SEND_BUFFER_MAX - self._engine.send_buffered_total,
-        )
+        return send_room(self._engine.send_buffered(stream_id), *self._send_limits())
+
+    def _send_limits(self) -> tuple[int, int]:
+        """Bytes that one stream may hold, and the room that there is for all: twice what the path takes."""
+        growth = 2 * self._engine.congestion_window // config.SEND_BUFFER
+        growth = max(1, min(growth, config.SEND_BUFFER_GROWTH_MAX))
+        total = self._engine.send_buffered_total
+        return config.SEND_BUFFER * growth, config.CONNECTION_SEND_BUFFER * growth - total
 
     # -- for the endpoint ----------------------------------------------------------------------------------
 
@@ -391,9 +395,9 @@ class Connection:
         if self._stream_credit:
             self._stream_credit.unpark_all()
         if self.waiting_senders:
-            room = config.CONNECTION_SEND_BUFFER_MAX - self._engine.send_buffered_total
+            limits = self._send_limits()
             for stream in list(self.waiting_senders):
-                stream.on_room(room)
+                stream.on_room(*limits)
 
     def _open(self, alpn: str, now: float) -> None:
         if self._phase is not Phase.HANDSHAKE:

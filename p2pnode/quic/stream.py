@@ -25,13 +25,13 @@ CHUNK_SIZE_MIN: Final = 512  # received bytes that are kept as an object of thei
 SEND_STEP: Final = 64 * config.KIB  # a sender that waits is not woken for less room than this
 
 
-def send_room(buffered: int, connection_room: int) -> int:
-    """Bytes that a stream of which so many are held may hand over, when its connection has room for so many.
+def send_room(buffered: int, stream_max: int, connection_room: int) -> int:
+    """Bytes that a stream may hand over, which holds so many of so many, in a connection with room for so many.
 
     A few it always may: what others hold for a remote that does not read them must not silence this one.
     """
     room = max(connection_room, config.SEND_BUFFER_MIN - buffered)
-    return max(0, min(room, config.SEND_BUFFER_MAX - buffered))
+    return max(0, min(room, stream_max - buffered))
 
 
 class _Side(enum.Enum):
@@ -264,9 +264,10 @@ class Stream(trio.abc.HalfCloseableStream):
         self._room.unpark_all()
         return True
 
-    def on_room(self, connection_room: int) -> None:
-        """Something was acknowledged; the connection's buffer has so much room."""
-        if send_room(self._engine.send_buffered(self.stream_id), connection_room) >= self._send_wanted:
+    def on_room(self, stream_max: int, connection_room: int) -> None:
+        """Something was acknowledged; see `send_room`."""
+        buffered = self._engine.send_buffered(self.stream_id)
+        if send_room(buffered, stream_max, connection_room) >= self._send_wanted:
             self._room.unpark_all()
 
     def on_connection_closed(self) -> None:

@@ -509,7 +509,12 @@ async def test_Q13_a_requester_that_never_reads_loses_its_stream_and_costs_littl
         await trio.sleep(config.SEND_STALL_TIMEOUT_S - 1)
         taken = server.node.statistics["bytes_sent"]
         held = taken - config.CONNECTION_RECEIVE_WINDOW  # the rest is with the reader
-        assert 0 < held <= config.CONNECTION_SEND_BUFFER_MAX + len(streams) * config.CHUNK_SIZE
+        assert (
+            0
+            < held
+            <= config.CONNECTION_SEND_BUFFER * config.SEND_BUFFER_GROWTH_MAX
+            + len(streams) * config.CHUNK_SIZE
+        )
         await trio.sleep(5)
         assert isinstance(await ask(link, FileList()), FileList)  # it may go on, with streams that it reads
         for stream in streams:
@@ -555,7 +560,7 @@ async def test_a_target_that_never_reads_holds_up_nobody_and_costs_little(
 ) -> None:
     """One node asks a server to have another dial it, again and again; the other does not even read that."""
     monkeypatch.setattr(config, "STREAM_RECEIVE_WINDOW", 64 * KIB)  # so that little fills them
-    monkeypatch.setattr(config, "SEND_BUFFER_MAX", 64 * KIB)
+    monkeypatch.setattr(config, "SEND_BUFFER", 64 * KIB)
     server = await swarm.start_server()
     async with hand_made(swarm.network, "10.0.2.1") as asker, hand_made(swarm.network, "10.0.2.2") as deaf:
         await deaf.dial((SERVER, PORT))
