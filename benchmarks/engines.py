@@ -13,6 +13,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.recovery import QuicPacketPacer
 
+from p2pnode.quic.aioquic_batches import BatchConnection
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.configuration import make_configuration
 from p2pnode.quic.credentials import Credentials
@@ -63,6 +64,13 @@ class NoPacer(QuicPacketPacer):
     def update_after_send(self, now: float) -> None:
         """Nothing is counted."""
 
+    def burst_bytes(self, now: float) -> int:
+        """What our class asks: as much as the windows allow."""
+        return WINDOW
+
+    def on_sent(self, now: float, size: int) -> None:
+        """Nothing is counted."""
+
 
 class Stock:
     """`QuicConnection` as aioquic ships it, without its pacer, which gives 1.8 packets at a time."""
@@ -90,7 +98,7 @@ class Stock:
 
 
 class Ours(Stock):
-    """Our class over stock's ways in and out: what hardening costs."""
+    """Our class: over stock's ways in and out, or sending and taking in runs."""
 
     connection: HardenedConnection
 
@@ -134,6 +142,8 @@ def dialer(variant: str) -> Engine:
             return Stock(QuicConnection(configuration=_stock_configuration(is_client=True)))
         case "ours":
             return Ours(HardenedConnection(_our_configuration()))
+        case "batch":
+            return Ours(BatchConnection(_our_configuration()))
         case "qh3":
             return Qh3(_qh3_connection(is_client=True))
     raise ValueError(variant)
@@ -152,6 +162,9 @@ def listener(variant: str, certificate: Path, key: Path, first: bytes) -> Engine
         case "ours":
             configuration = _our_configuration(Credentials.load(certificate, key))
             return Ours(HardenedConnection(configuration, original_destination_connection_id=original_id))
+        case "batch":
+            configuration = _our_configuration(Credentials.load(certificate, key))
+            return Ours(BatchConnection(configuration, original_destination_connection_id=original_id))
         case "qh3":
             return Qh3(
                 _qh3_connection(

@@ -34,6 +34,11 @@ class Sample:
     rss_mb_sender: float
     rss_mb_receiver: float
 
+    @property
+    def cpu_s_busier(self) -> float:
+        """Of the side that would be the limit if each had a core for itself."""
+        return max(self.cpu_s_sender, self.cpu_s_receiver)
+
 
 @dataclass(frozen=True)
 class Measurement:

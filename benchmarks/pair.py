@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measuring import Place, Sample, free_port
@@ -62,7 +62,6 @@ class PairWay:
     module: str
     variant: str = "-"
     needs: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
     is_ours: bool = False
 
     def why_not(self) -> str | None:
@@ -79,7 +78,6 @@ class PairWay:
             place,
             module(self.module, "serve", self.variant, port, place.source, place.certificate, place.key),
             module(self.module, "fetch", self.variant, port, place.target),
-            environment=self.environment,
         )
         place.check_target()
         return sample

@@ -111,16 +111,12 @@ def module(name: str, *arguments: object) -> list[object]:
 
 
 def measure_pair(
-    place: Place,
-    sender_command: Sequence[object],
-    receiver_command: Sequence[object],
-    *,
-    environment: dict[str, str] | None = None,
+    place: Place, sender_command: Sequence[object], receiver_command: Sequence[object]
 ) -> Sample:
     """A sender that says `ready`, and a receiver that keeps a `Receipt`."""
-    with Program(sender_command, size=place.size, environment=environment) as sender:
+    with Program(sender_command, size=place.size) as sender:
         sender.wait_for("ready")
-        with Program(receiver_command, size=place.size, environment=environment) as receiver:
+        with Program(receiver_command, size=place.size) as receiver:
             receiver.wait_for('"begin"')
             began_at = sender.cpu_s(), receiver.cpu_s()
             end: dict[str, Any] = json.loads(receiver.wait_for('"end"'))

@@ -99,10 +99,10 @@ class Side:
 def connect(certificate: Path, key: Path) -> tuple[Side, Side, float]:
     """A dialer and a listener whose handshake is complete, and the time on their clock."""
     now = time.monotonic()
-    dialer = Side(engines.dialer("ours"))
+    dialer = Side(engines.dialer("batch"))
     dialer.connection.connect(LISTENER, now)
     bursts = dialer.bursts(now)
-    listener = Side(engines.listener("ours", certificate, key, bursts[0][0][0]))
+    listener = Side(engines.listener("batch", certificate, key, bursts[0][0][0]))
     is_complete = False
     while not is_complete:
         now += TURN_S

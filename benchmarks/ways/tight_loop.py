@@ -1,8 +1,8 @@
 """A blocking loop around a connection class, as tight as can be: GSO out, GRO in, no pacer, datagrams of 1452.
 
 It shows what the class itself can do, without trio, asyncio or a node. The variant names it: `stock` is
-aioquic's `QuicConnection`, `ours` is the class of p2pnode over the same ways through the library, `qh3` the
-fork of aioquic with a core in Rust.
+aioquic's `QuicConnection`, `batch` the class of p2pnode, `ours` the same over the library's own ways in and
+out, `qh3` the fork of aioquic with a core in Rust.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_a_page_is_written_with_the_machine_and_the_figures(tmp_path):
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "cores" in page
     assert "## 1 MiB" in page
-    assert "| raw stream at 1452 ÷ aioquic.asyncio | – | 6 | 11 | not measured |" in page
+    assert "| raw stream at 1452 ÷ aioquic.asyncio | – | – | 6 | 11 | not measured |" in page
 
 
 def test_a_ratio_is_the_median_of_the_rounds_ratios():
@@ -81,6 +81,7 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios():
     }
     [ratio] = [figure for figure in figures(results) if figure.measured is not None]
     assert ratio.measured == 6
+    assert ratio.measured_by_cpu == 1
     assert ratio.verdict == "reached"
 
 
@@ -98,7 +99,7 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios():
 )
 def test_a_figure_is_missed_reached_or_at_its_aim(measured, is_upper, verdict):
     at_least, aim = (2.0, 1.0) if is_upper else (2.0, 4.0)
-    assert Figure("x", measured, at_least, aim, is_upper=is_upper).verdict == verdict
+    assert Figure("x", measured, None, at_least, aim, is_upper=is_upper).verdict == verdict
 
 
 def test_peak_memory_counts_only_for_the_10_gib_file():
