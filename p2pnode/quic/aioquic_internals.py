@@ -36,6 +36,7 @@ from p2pnode.quic.aioquic_recovery import Recovery
 from p2pnode.quic.congestion import CongestionControl
 from p2pnode.quic.datagrams import Address, Burst, Datagram, bursts_of
 from p2pnode.quic.receive_window import ReceiveWindow
+from p2pnode.quic.send_buffer import SendBuffer
 
 UNIDIRECTIONAL_STREAMS_MAX: Final = 0  # of the remote: no language spoken here uses them
 
@@ -306,7 +307,15 @@ class HardenedConnection(QuicConnection):
             raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, frame_type, "too many gaps in a stream")
         return stream
 
-    # -- sending: how much is held -------------------------------------------------------------------------
+    # -- sending: what is held -----------------------------------------------------------------------------
+
+    def _get_or_create_stream_for_send(self, stream_id: int) -> QuicStream:
+        """Stock's buffer copies all that it holds, again and again."""
+        stream = super()._get_or_create_stream_for_send(stream_id)
+        buffer: object = stream.sender._buffer
+        if not isinstance(buffer, SendBuffer):
+            stream.sender._buffer = SendBuffer()  # type: ignore[assignment]  # nothing was written yet
+        return stream
 
     def send_buffered(self, stream_id: int) -> int:
         """Bytes of a stream that are held: unsent, or sent and not acknowledged."""
@@ -348,7 +357,7 @@ class HardenedConnection(QuicConnection):
     def _drop_send_buffer(self, stream_id: int) -> None:
         stream = self._streams.get(stream_id)
         if stream is not None and stream.sender._reset_error_code is not None:
-            stream.sender._buffer = bytearray()
+            stream.sender._buffer = SendBuffer()  # type: ignore[assignment]
 
     # -- lying acknowledgements ----------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from p2pnode.quic.aioquic_packets import (
 )
 from p2pnode.quic.aioquic_recovery import SentRun
 from p2pnode.quic.datagrams import Burst
+from p2pnode.quic.send_buffer import SendBuffer
 
 PACKETS_MIN: Final = 2  # fewer are no run
 ONE_RTT: Final = tls.Epoch.ONE_RTT
@@ -230,22 +231,28 @@ class SendingInRuns(HardenedConnection):
         first = 0x41 | self._spin_bit << 5 | send.key_phase << 2  # 2 bytes of packet number
         connection_id = self._peer_cid.cid
         plain_header = bytes((first,)) + connection_id
-        number, offset, position = self._packet_number, start, start - sender._buffer_start
+        number, at = self._packet_number, start - sender._buffer_start
         join = b"".join
         payloads: list[bytes] = []
-        with memoryview(sender._buffer) as buffer:
-            for _ in range(packets):
-                end = position + data_size
-                payloads.append(
-                    encrypt(
-                        (iv ^ number).to_bytes(12, "big"),
-                        join((prefix, (offset | OFFSET_FLAG).to_bytes(8, "big"), buffer[position:end])),
-                        plain_header + (number & 0xFFFF).to_bytes(2, "big"),
-                    )
+        buffer: object = sender._buffer
+        assert isinstance(buffer, SendBuffer)
+        data = buffer.view(at, at + packets * data_size)
+        for position in range(0, packets * data_size, data_size):
+            payloads.append(
+                encrypt(
+                    (iv ^ number).to_bytes(12, "big"),
+                    join(
+                        (
+                            prefix,
+                            (start | OFFSET_FLAG).to_bytes(8, "big"),
+                            data[position : position + data_size],
+                        )
+                    ),
+                    plain_header + (number & 0xFFFF).to_bytes(2, "big"),
                 )
-                number += 1
-                offset += data_size
-                position = end
+            )
+            number += 1
+            start += data_size
         number = self._packet_number
         datagrams: list[bytes] = []
         masks = header_masks(

@@ -61,6 +61,7 @@ PRIVATE_NAMES = {
         "_cryptos",
         "_events",
         "_get_or_create_stream",
+        "_get_or_create_stream_for_send",
         "_handle_ack_frame",
         "_handle_crypto_frame",
         "_handle_reset_stream_frame",
