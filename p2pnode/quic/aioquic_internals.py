@@ -17,26 +17,22 @@ from aioquic import tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is there, but not marked as exported
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
-    QuicConnection,
     QuicConnectionError,
     QuicConnectionState,
     QuicReceiveContext,
 )
-from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamReset
+from aioquic.quic.events import ConnectionTerminated, QuicEvent
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicHeader, QuicPacketType
-from aioquic.quic.packet_builder import QuicDeliveryState, QuicPacketBuilder, QuicSentPacket
-from aioquic.quic.recovery import QuicPacketSpace
-from aioquic.quic.stream import QuicStream
+from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
 from p2pnode import config
+from p2pnode.quic.aioquic_flow import FlowControlledConnection
 from p2pnode.quic.aioquic_recovery import Recovery
 from p2pnode.quic.congestion import CongestionControl
 from p2pnode.quic.datagrams import Address, Burst, Datagram, bursts_of
-from p2pnode.quic.receive_window import ReceiveWindow
-from p2pnode.quic.send_buffer import SendBuffer
 
 UNIDIRECTIONAL_STREAMS_MAX: Final = 0  # of the remote: no language spoken here uses them
 
@@ -44,7 +40,7 @@ _BAD_CERTIFICATE: Final = QuicErrorCode.CRYPTO_ERROR + int(tls.AlertDescription.
 _rng = SystemRandom()
 
 
-class HardenedConnection(QuicConnection):
+class HardenedConnection(FlowControlledConnection):
     """One QUIC connection, sans IO. See `QuicConnection`; what is added or answered here says so."""
 
     def __init__(
@@ -61,10 +57,6 @@ class HardenedConnection(QuicConnection):
         )
         self.close_datagrams: list[Burst] = []  # the CLOSE, to be repeated: nobody acknowledges it
         self.has_more_to_send = False  # and may: only that other connections shall have their turn
-        self._receive_window = ReceiveWindow(
-            config.CONNECTION_RECEIVE_WINDOW, growth_max=config.RECEIVE_WINDOW_GROWTH_MAX
-        )
-        self._consumed_bytes = 0
         self._exporter_secret: bytes | None = None
         self._key_update_at = config.KEY_UPDATE_PACKETS
         self._skip_at = _rng.randrange(config.PACKET_NUMBER_SKIP_MAX)
@@ -155,12 +147,6 @@ class HardenedConnection(QuicConnection):
         return self._state is QuicConnectionState.DRAINING
 
     @property
-    def heard_at(self) -> float | None:
-        """When the newest packet under the final keys arrived; only the remote can make those."""
-        space = self._spaces.get(tls.Epoch.ONE_RTT)
-        return None if space is None else space.largest_received_time
-
-    @property
     def idle_timeout_s(self) -> float:
         """The smaller of both sides' idle timeouts."""
         return self._idle_timeout()
@@ -228,136 +214,6 @@ class HardenedConnection(QuicConnection):
             algorithm, self._exporter_secret, label.encode(), digest(b""), algorithm.digest_size
         )
         return tls.hkdf_expand_label(algorithm, secret, b"exporter", digest(context), length)
-
-    # -- receiving: credit follows consumption -------------------------------------------------------------
-    #
-    # Stock doubles its windows with the highest offset seen, whether anybody reads or not: one byte at the
-    # limit, repeated, makes 256 MiB of gap. Here a window is what was consumed plus what the path holds.
-
-    def consumed(self, stream_id: int, size: int, offset: int) -> bool:
-        """The application took `size` bytes of a stream, in all up to `offset`: let the remote send more.
-
-        True when that is worth telling it now: credit moves in steps of a quarter of a window.
-        """
-        self._consumed_bytes += size
-        if self.heard_at is not None and self._loss._rtt_initialized:
-            self._receive_window.on_read(size, self.heard_at, self._loss._rtt_min)
-        worth_telling = self._raise_connection_limit()
-        stream = self._streams.get(stream_id)
-        if (
-            stream is not None
-            and stream.receiver._final_size is None
-            and stream.receiver._stop_error_code is None
-        ):
-            window = self.configuration.max_stream_data * self._receive_window.growth
-            limit = offset + window
-            if limit - stream.max_stream_data_local >= window // 4:
-                stream.max_stream_data_local = limit
-                worth_telling = True
-        return worth_telling
-
-    def _raise_connection_limit(self) -> bool:
-        window = self._receive_window
-        limit = self._consumed_bytes + window.size
-        if limit - self._local_max_data.value < window.size // 4:
-            return False
-        self._local_max_data.value = limit
-        return True
-
-    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
-        streams = self._local_max_streams_bidi
-        if self._local_max_data.value == self._local_max_data.sent and streams.value == streams.sent:
-            return  # asked for each packet
-        # `used` is what stock doubles by; flow control itself must not see it changed
-        used, self._local_max_data.used = self._local_max_data.used, 0
-        try:
-            super()._write_connection_limits(builder, space)
-        finally:
-            self._local_max_data.used = used
-
-    def _write_stream_limits(
-        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream
-    ) -> None:
-        if stream.max_stream_data_local == stream.max_stream_data_local_sent:
-            return  # asked for each packet and each open stream
-        highest, stream.receiver.highest_offset = stream.receiver.highest_offset, 0
-        try:
-            super()._write_stream_limits(builder, space, stream)
-        finally:
-            stream.receiver.highest_offset = highest
-
-    def _handle_reset_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
-        events_before = len(self._events)
-        super()._handle_reset_stream_frame(context, frame_type, buf)
-        if len(self._events) == events_before:
-            return
-        event = self._events[-1]
-        assert isinstance(event, StreamReset)
-        # What will never be delivered is not held any more, and its credit returns to the connection.
-        # What was delivered is the stream's to return.
-        receiver = self._streams[event.stream_id].receiver
-        self._consumed_bytes += receiver.highest_offset - receiver._buffer_start
-        self._raise_connection_limit()
-        receiver._buffer = bytearray()
-
-    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
-        """Stock keeps any number of gaps, and goes through all of them for each frame."""
-        stream = super()._get_or_create_stream(frame_type, stream_id)
-        if len(stream.receiver._ranges) > config.STREAM_GAPS_MAX:
-            raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, frame_type, "too many gaps in a stream")
-        return stream
-
-    # -- sending: what is held -----------------------------------------------------------------------------
-
-    def _get_or_create_stream_for_send(self, stream_id: int) -> QuicStream:
-        """Stock's buffer copies all that it holds, again and again."""
-        stream = super()._get_or_create_stream_for_send(stream_id)
-        buffer: object = stream.sender._buffer
-        if not isinstance(buffer, SendBuffer):
-            stream.sender._buffer = SendBuffer()  # type: ignore[assignment]  # nothing was written yet
-        return stream
-
-    def send_buffered(self, stream_id: int) -> int:
-        """Bytes of a stream that are held: unsent, or sent and not acknowledged."""
-        stream = self._streams.get(stream_id)
-        return 0 if stream is None else len(stream.sender._buffer)
-
-    @property
-    def send_buffered_total(self) -> int:
-        """The same for all streams together."""
-        return sum(len(stream.sender._buffer) for stream in self._streams.values())
-
-    @property
-    def can_open_stream(self) -> bool:
-        """Whether the remote lets us open one more bidirectional stream."""
-        return self._local_next_stream_id_bidi // 4 < self._remote_max_streams_bidi
-
-    def open_stream(self) -> int:
-        """The id of a new bidirectional stream, which exists from now on."""
-        stream_id = self.get_next_available_stream_id()
-        self.send_stream_data(stream_id, b"")
-        return stream_id
-
-    def has_stream(self, stream_id: int) -> bool:
-        """Whether a stream is still known: False once both its sides are done."""
-        return stream_id in self._streams
-
-    def reset_stream(self, stream_id: int, error_code: int) -> None:
-        """End our sending side at once. Stock goes on holding what it will never send."""
-        super().reset_stream(stream_id, error_code)
-        self._drop_send_buffer(stream_id)
-
-    def _handle_stop_sending_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
-        position = buf.tell()
-        stream_id = buf.pull_uint_var()
-        buf.seek(position)
-        super()._handle_stop_sending_frame(context, frame_type, buf)
-        self._drop_send_buffer(stream_id)
-
-    def _drop_send_buffer(self, stream_id: int) -> None:
-        stream = self._streams.get(stream_id)
-        if stream is not None and stream.sender._reset_error_code is not None:
-            stream.sender._buffer = SendBuffer()  # type: ignore[assignment]
 
     # -- lying acknowledgements ----------------------------------------------------------------------------
 

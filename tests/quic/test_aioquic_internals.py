@@ -24,6 +24,7 @@ from aioquic.quic.recovery import QuicPacketRecovery
 from p2pnode import config
 from p2pnode.quic import (
     aioquic_batches,
+    aioquic_flow,
     aioquic_internals,
     aioquic_packets,
     aioquic_recovery,
@@ -141,7 +142,7 @@ PRIVATE_NAMES = {
     "aead": {"_aead", "_iv"},
     "header protection": {"_encryptor", "_is_chacha20", "_mask"},
 }
-ROOMS = [aioquic_batches, aioquic_internals, aioquic_packets, aioquic_recovery, aioquic_sending]
+ROOMS = [aioquic_batches, aioquic_flow, aioquic_internals, aioquic_packets, aioquic_recovery, aioquic_sending]
 
 
 def test_private_names_of_aioquic_are_all_there() -> None:
