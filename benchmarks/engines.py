@@ -15,7 +15,7 @@ from aioquic.quic.recovery import QuicPacketPacer
 
 from p2pnode.quic.aioquic_batches import BatchConnection
 from p2pnode.quic.aioquic_internals import HardenedConnection
-from p2pnode.quic.configuration import make_configuration
+from p2pnode.quic.configuration import Configuration, make_configuration
 from p2pnode.quic.credentials import Credentials
 from p2pnode.quic.datagrams import Address, Burst, bursts_of
 
@@ -187,13 +187,14 @@ def _stock_configuration(*, is_client: bool) -> QuicConfiguration:
     )
 
 
-def _our_configuration(credentials: Credentials | None = None) -> QuicConfiguration:
+def _our_configuration(credentials: Credentials | None = None) -> Configuration:
     return make_configuration(
         is_client=credentials is None,
         alpns=[ALPN],
         certificate=credentials.certificate if credentials else None,
         private_key=credentials.private_key if credentials else None,
         datagram_size=DATAGRAM_SIZE,
+        datagram_size_max=DATAGRAM_SIZE,
     )
 
 

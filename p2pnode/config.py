@@ -82,6 +82,7 @@ TLS_MESSAGE_SIZE_MAX: Final = 64 * KIB  # aioquic joins a TLS message in quadrat
 CLOSE_REPEATS: Final = 3  # CLOSE is never acknowledged, so it is sent this often
 CLOSE_INTERVAL_S: Final = 0.05  # between the repeats
 DATAGRAM_SIZE: Final = 1200  # bytes of a QUIC datagram: every path carries this (RFC 9000 §14)
+DATAGRAM_SIZE_MAX: Final = 16_000  # tried where a path carries more: aioquic writes frame lengths in 14 bits
 HALF_OPEN_PER_NETWORK_MAX: Final = 64  # so that one IPv4 address or IPv6 /64 cannot take all of HALF_OPEN_MAX
 INBOX_SIZE_MAX: Final = 4 * MIB  # received datagrams that a connection has not taken in yet
 PACKETS_IN_FLIGHT_MAX: Final = 16_384  # half of what 2-byte packet numbers tell apart

@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aioquic.buffer import UINT_VAR_MAX
-from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import END_STATES, QuicConnectionError, QuicReceiveContext
 from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame, decode_packet_number
 from aioquic.quic.packet_builder import QuicPacketBuilder
@@ -39,6 +38,7 @@ from p2pnode.quic.aioquic_packets import (
     unpack_header,
 )
 from p2pnode.quic.aioquic_sending import ONE_RTT, SendingInRuns
+from p2pnode.quic.configuration import Configuration
 from p2pnode.quic.datagrams import Address
 from p2pnode.quic.packet_numbers import PacketNumbers
 
@@ -48,7 +48,7 @@ class BatchConnection(SendingInRuns):
 
     def __init__(
         self,
-        configuration: QuicConfiguration,
+        configuration: Configuration,
         *,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,

@@ -15,7 +15,6 @@ from typing import Final
 
 from aioquic import tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is there, but not marked as exported
-from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     QuicConnectionError,
     QuicConnectionState,
@@ -30,7 +29,9 @@ from cryptography.hazmat.primitives import hashes
 
 from p2pnode import config
 from p2pnode.quic.aioquic_flow import FlowControlledConnection
+from p2pnode.quic.aioquic_path_mtu import ProbingConnection
 from p2pnode.quic.aioquic_recovery import Recovery
+from p2pnode.quic.configuration import Configuration
 from p2pnode.quic.congestion import CongestionControl
 from p2pnode.quic.datagrams import Address, Burst, Datagram, bursts_of
 
@@ -40,18 +41,18 @@ _BAD_CERTIFICATE: Final = QuicErrorCode.CRYPTO_ERROR + int(tls.AlertDescription.
 _rng = SystemRandom()
 
 
-class HardenedConnection(FlowControlledConnection):
+class HardenedConnection(ProbingConnection, FlowControlledConnection):
     """One QUIC connection, sans IO. See `QuicConnection`; what is added or answered here says so."""
 
     def __init__(
         self,
-        configuration: QuicConfiguration,
+        configuration: Configuration,
         *,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
     ) -> None:
         super().__init__(
-            configuration=configuration,
+            configuration,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
         )

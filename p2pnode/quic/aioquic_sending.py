@@ -7,7 +7,6 @@ from typing import Final
 
 from aioquic import tls
 from aioquic.buffer import encode_uint_var
-from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import END_STATES
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
@@ -25,7 +24,8 @@ from p2pnode.quic.aioquic_packets import (
     header_masks,
 )
 from p2pnode.quic.aioquic_recovery import SentRun
-from p2pnode.quic.datagrams import Burst
+from p2pnode.quic.configuration import Configuration
+from p2pnode.quic.datagrams import Burst, bursts_of
 from p2pnode.quic.send_buffer import SendBuffer
 
 PACKETS_MIN: Final = 2  # fewer are no run
@@ -37,7 +37,7 @@ class SendingInRuns(HardenedConnection):
 
     def __init__(
         self,
-        configuration: QuicConfiguration,
+        configuration: Configuration,
         *,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
@@ -66,6 +66,7 @@ class SendingInRuns(HardenedConnection):
         self.has_more_to_send = False
         if not self._is_plain() or self._cryptos[ONE_RTT]._update_key_requested:
             return super().bursts_to_send(now)
+        self._prober.prepare()
         full, has_other = self._look_for_runs(now)
         if not full:
             return super().bursts_to_send(now)
@@ -85,6 +86,7 @@ class SendingInRuns(HardenedConnection):
         datagrams = self._build_runs(full, now)
         if datagrams:
             bursts.append((datagrams, self._network_paths[0].addr))
+            bursts += bursts_of(self._prober.probe(len(datagrams[0]), now))
         return bursts
 
     def _look_for_runs(self, now: float) -> tuple[list[QuicStream], bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -20,6 +21,13 @@ CONNECTION_ID_LENGTH: Final = 8  # of every connection id we issue: the router r
 SUPPORTED_VERSIONS: Final = (int(QuicProtocolVersion.VERSION_1),)
 
 
+@dataclass
+class Configuration(QuicConfiguration):
+    """Stock's, whose `max_datagram_size` is used until a path is known to carry more."""
+
+    datagram_size_max: int = config.DATAGRAM_SIZE_MAX  # never to be exceeded, whatever a path carries
+
+
 def make_configuration(
     *,
     is_client: bool,
@@ -29,12 +37,13 @@ def make_configuration(
     certificate_chain: Sequence[x509.Certificate] = (),
     private_key: PrivateKeyTypes | None = None,
     datagram_size: int = config.DATAGRAM_SIZE,
+    datagram_size_max: int = config.DATAGRAM_SIZE_MAX,
     stream_receive_window: int = config.STREAM_RECEIVE_WINDOW,
     qlog_dir: Path | None = None,
     keylog: TextIO | None = None,
-) -> QuicConfiguration:
+) -> Configuration:
     """How both roles speak QUIC here: version 1, no tickets, no 0-RTT, certificates checked by ourselves."""
-    return QuicConfiguration(
+    return Configuration(
         is_client=is_client,
         alpn_protocols=list(alpns),
         server_name=server_name,
@@ -49,6 +58,7 @@ def make_configuration(
         max_data=config.CONNECTION_RECEIVE_WINDOW,
         max_stream_data=stream_receive_window,
         max_datagram_size=datagram_size,
+        datagram_size_max=datagram_size_max,
         supported_versions=list(SUPPORTED_VERSIONS),
         quic_logger=QuicFileLogger(str(qlog_dir)) if qlog_dir is not None else None,
         secrets_log_file=keylog,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from aioquic.quic.congestion.base import K_MINIMUM_WINDOW, QuicCongestionControl, register_congestion_control
 from aioquic.quic.packet_builder import QuicSentPacket
@@ -35,6 +35,18 @@ class _Reduction:
     plateau: float
 
 
+class DeliveryWatch(Protocol):
+    """Who wants to know what became of packets of which size: path MTU discovery does."""
+
+    def on_acked(self, size: int) -> None:
+        """Packets of `size` were acknowledged."""
+        ...
+
+    def on_lost(self, size: int, sent_at: float, now: float) -> None:
+        """Packets of `size` are lost, the newest of which was sent at `sent_at`."""
+        ...
+
+
 class CongestionControl(QuicCongestionControl):
     """CUBIC with HyStart++, which a few losses do not slow down as long as nothing waits in a queue.
 
@@ -45,12 +57,13 @@ class CongestionControl(QuicCongestionControl):
     def __init__(self, *, max_datagram_size: int) -> None:
         super().__init__(max_datagram_size=max_datagram_size)
         self.packets_lost = 0
+        self.watch: DeliveryWatch | None = None
+        self._window = float(self.congestion_window)  # with the fraction of a byte
         self.datagram_size = max_datagram_size
         self._initial_window = self.congestion_window
         self._rounds = RoundTrips()
         self._slow_start = SlowStart()
         self._cubic = Cubic()
-        self._window = float(self.congestion_window)  # with the fraction of a byte
         self._flight_max = 0  # in this round trip …
         self._flight_max_before = 0  # … and in the one before
         self._sent_at = 0.0
@@ -67,6 +80,7 @@ class CongestionControl(QuicCongestionControl):
     def datagram_size(self, size: int) -> None:
         self._datagram_size = size
         self.window_max = min(config.CONGESTION_WINDOW_MAX, config.PACKETS_IN_FLIGHT_MAX * size)
+        self._set_window(self._window)  # or it might have no room for a single datagram
 
     @property
     def in_slow_start(self) -> bool:
@@ -87,6 +101,8 @@ class CongestionControl(QuicCongestionControl):
     def on_run_acked(self, *, now: float, size: int, packets: int, newest_sent_time: float) -> None:
         """`packets` packets of `size` bytes together, the newest sent then, were acknowledged."""
         self.bytes_in_flight -= size
+        if self.watch is not None:
+            self.watch.on_acked(size // packets)
         rounds = self._rounds
         rounds.acked_bytes += size
         rounds.acked_packets += packets
@@ -104,6 +120,8 @@ class CongestionControl(QuicCongestionControl):
         self.bytes_in_flight -= size
         self.packets_lost += packets
         self._losses_to_disprove += packets
+        if self.watch is not None:
+            self.watch.on_lost(size // packets, newest_sent_time, now)
         if newest_sent_time <= self._reduced_at:
             return  # of the same congestion
         rounds = self._rounds

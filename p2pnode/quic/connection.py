@@ -123,6 +123,7 @@ class Connection:
         self._statistics.rtt_s = self._engine.rtt_s
         self._statistics.congestion_window = self._engine.congestion_window
         self._statistics.packets_lost = self._engine.packets_lost
+        self._statistics.datagram_size = self._engine.datagram_size
         return self._statistics
 
     def exporter(self, label: str, context: bytes = b"", length: int = 32) -> bytes:

@@ -22,13 +22,12 @@ from typing import Final, Self, TextIO
 
 import trio
 from aioquic import tls
-from aioquic.quic.configuration import QuicConfiguration
 
 from p2pnode import config
 from p2pnode.errors import ConfigError, ConnectFailed, ConnectionClosed, TrustError
 from p2pnode.quic.aioquic_batches import BatchConnection
 from p2pnode.quic.aioquic_internals import HardenedConnection
-from p2pnode.quic.configuration import make_configuration
+from p2pnode.quic.configuration import Configuration, make_configuration
 from p2pnode.quic.connection import Connection
 from p2pnode.quic.credentials import Credentials, Trust
 from p2pnode.quic.datagrams import (
@@ -69,14 +68,16 @@ def open_endpoint(
     qlog_dir: Path | None = None,
     keylog_path: Path | None = None,
     datagram_size: int = config.DATAGRAM_SIZE,
+    datagram_size_max: int = config.DATAGRAM_SIZE_MAX,
     stream_receive_window: int = config.STREAM_RECEIVE_WINDOW,
     batching: bool = True,
 ) -> Endpoint:
     """An endpoint on `socket` (which stays the caller's to close); use it as an async context manager.
 
     `alpns` is what it listens for. `qlog_dir` and `keylog_path` are for qvis and Wireshark.
-    `stream_receive_window` is how many unread bytes of a stream a remote may send. Without `batching` every
-    packet takes the library's own way: slow, but one place less where an error may be.
+    Datagrams are of `datagram_size` bytes until a path is known to carry more, up to `datagram_size_max`:
+    equal ones make it fixed. `stream_receive_window` is how many unread bytes of a stream a remote may send.
+    Without `batching` every packet takes the library's own way: slow, but one place less where an error may be.
     """
     return Endpoint(
         socket,
@@ -85,6 +86,7 @@ def open_endpoint(
         qlog_dir=qlog_dir,
         keylog_path=keylog_path,
         datagram_size=datagram_size,
+        datagram_size_max=datagram_size_max,
         stream_receive_window=stream_receive_window,
         batching=batching,
     )
@@ -102,6 +104,7 @@ class Endpoint:
         qlog_dir: Path | None,
         keylog_path: Path | None,
         datagram_size: int,
+        datagram_size_max: int,
         stream_receive_window: int,
         batching: bool,
     ) -> None:
@@ -112,8 +115,9 @@ class Endpoint:
         self._qlog_dir = qlog_dir
         self._keylog_path = keylog_path
         self._keylog: TextIO | None = None
-        self._listen_configuration: QuicConfiguration
+        self._listen_configuration: Configuration
         self._datagram_size = datagram_size
+        self._datagram_size_max = datagram_size_max
         self._stream_receive_window = stream_receive_window
         self._engine_class = BatchConnection if batching else HardenedConnection
         self._router: Router[Connection] = Router()
@@ -173,6 +177,7 @@ class Endpoint:
             alpns=[alpn],
             server_name=server_name,
             datagram_size=self._datagram_size,
+            datagram_size_max=self._datagram_size_max,
             stream_receive_window=self._stream_receive_window,
             qlog_dir=self._qlog_dir,
             keylog=self._keylog,
@@ -217,6 +222,7 @@ class Endpoint:
             certificate_chain=self._credentials.chain,
             private_key=self._credentials.private_key,
             datagram_size=self._datagram_size,
+            datagram_size_max=self._datagram_size_max,
             stream_receive_window=self._stream_receive_window,
             qlog_dir=self._qlog_dir,
             keylog=self._keylog,

@@ -45,3 +45,4 @@ class ConnectionStatistics:
     streams_refused: int = 0  # nobody accepted them in time
     rtt_s: float | None = None
     congestion_window: int = 0
+    datagram_size: int = 0  # bytes of UDP payload that the path to the remote is known to carry

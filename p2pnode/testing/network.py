@@ -33,7 +33,7 @@ from p2pnode.errors import AddressInUse
 from p2pnode.quic import Address, Burst
 from p2pnode.quic.datagrams import bursts_of
 
-DATAGRAM_SIZE_MAX: Final = 65_507  # what fits into one UDP datagram over IPv4
+ETHERNET_MTU: Final = 1472  # what Ethernet's 1500 bytes leave for UDP over IPv4
 BATCH_MAX: Final = 256  # datagrams one receive_batch() gives, so that a receiver lives under a flood
 RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024  # a socket drops what comes when so much is unread
 EPHEMERAL_PORT_FIRST: Final = 49_152  # RFC 6335 §6: where ports that nobody asked for begin
@@ -57,7 +57,7 @@ class LinkProfile:
     corrupt: float = 0.0  # one bit is flipped
     rate_bytes_per_s: float | None = None  # None: unlimited
     queue_bytes: int = 256 * 1024  # waiting for the rate; what comes above it is lost
-    mtu: int = DATAGRAM_SIZE_MAX  # bytes of UDP payload; larger datagrams vanish
+    mtu: int = ETHERNET_MTU  # bytes of UDP payload; larger datagrams vanish
 
 
 @dataclass(slots=True)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 from aioquic import tls
 from aioquic.buffer import encode_uint_var
-from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, QuicEvent
 from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 
 from p2pnode.quic.aioquic_internals import HardenedConnection
-from p2pnode.quic.configuration import make_configuration
+from p2pnode.quic.configuration import Configuration, make_configuration
 from p2pnode.quic.credentials import Credentials, NodeKey
 
 CLIENT = ("192.0.2.1", 1001)
@@ -27,14 +27,18 @@ def credentials() -> Credentials:
     return Credentials.from_node_key(NodeKey.generate())
 
 
-def dialer_configuration() -> QuicConfiguration:
-    return make_configuration(is_client=True, alpns=["p2pnode/1"], server_name="localhost")
+def dialer_configuration(**options: Any) -> Configuration:
+    return make_configuration(is_client=True, alpns=["p2pnode/1"], server_name="localhost", **options)
 
 
-def listener_configuration() -> QuicConfiguration:
+def listener_configuration(**options: Any) -> Configuration:
     ours = credentials()
     return make_configuration(
-        is_client=False, alpns=["p2pnode/1"], certificate=ours.certificate, private_key=ours.private_key
+        is_client=False,
+        alpns=["p2pnode/1"],
+        certificate=ours.certificate,
+        private_key=ours.private_key,
+        **options,
     )
 
 
@@ -47,13 +51,14 @@ class Pair:
         victim_is_client: bool = False,
         attacker_class: Callable[..., QuicConnection] = QuicConnection,
         prepare: Callable[[QuicConnection], None] | None = None,
+        **options: Any,
     ) -> None:
         self.now = 1.0
         dialer_class = HardenedConnection if victim_is_client else attacker_class
         listener_class = attacker_class if victim_is_client else HardenedConnection
-        self.dialer = dialer_class(configuration=dialer_configuration())
+        self.dialer = dialer_class(configuration=dialer_configuration(**options))
         self.listener = listener_class(
-            configuration=listener_configuration(),
+            configuration=listener_configuration(**options),
             original_destination_connection_id=self.dialer.original_destination_connection_id,
         )
         victim, self.attacker = (
@@ -132,9 +137,9 @@ def stream_frame(stream_id: int, offset: int, data: bytes, *, fin: bool = False)
     return varints(0x0E | fin, stream_id, offset, len(data)) + data
 
 
-def connected(**options: object) -> Pair:
+def connected(**options: Any) -> Pair:
     """A pair whose handshake is complete and confirmed."""
-    pair = Pair(**options)  # type: ignore[arg-type]
+    pair = Pair(**options)
     pair.exchange()
     assert pair.dialer._handshake_confirmed
     assert pair.listener._handshake_confirmed

@@ -19,6 +19,7 @@ from aioquic.quic.packet import (
     encode_quic_retry,
     push_quic_transport_parameters,
 )
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketRecovery
 
 from p2pnode import config
@@ -27,6 +28,7 @@ from p2pnode.quic import (
     aioquic_flow,
     aioquic_internals,
     aioquic_packets,
+    aioquic_path_mtu,
     aioquic_recovery,
     aioquic_sending,
 )
@@ -61,6 +63,7 @@ PRIVATE_NAMES = {
         "_crypto_streams",
         "_cryptos",
         "_events",
+        "_flush_builder",
         "_get_or_create_stream",
         "_get_or_create_stream_for_send",
         "_handle_ack_frame",
@@ -97,6 +100,7 @@ PRIVATE_NAMES = {
         "_remote_max_streams_bidi",
         "_retire_connection_ids",
         "_send_probe",
+        "_send_probing_frames",
         "_spaces",
         "_spin_bit",
         "_spin_highest_pn",
@@ -105,11 +109,13 @@ PRIVATE_NAMES = {
         "_streams_blocked_pending",
         "_streams_queue",
         "_update_traffic_key",
+        "_version",
         "_write_ack_frame",
         "_write_connection_limits",
         "_write_stream_frame",
         "_write_stream_limits",
     },
+    "builder": {"_packet"},
     "loss": {
         "_cc",
         "_detect_loss",
@@ -142,7 +148,15 @@ PRIVATE_NAMES = {
     "aead": {"_aead", "_iv"},
     "header protection": {"_encryptor", "_is_chacha20", "_mask"},
 }
-ROOMS = [aioquic_batches, aioquic_flow, aioquic_internals, aioquic_packets, aioquic_recovery, aioquic_sending]
+ROOMS = [
+    aioquic_batches,
+    aioquic_flow,
+    aioquic_internals,
+    aioquic_packets,
+    aioquic_path_mtu,
+    aioquic_recovery,
+    aioquic_sending,
+]
 
 
 def test_private_names_of_aioquic_are_all_there() -> None:
@@ -153,6 +167,9 @@ def test_private_names_of_aioquic_are_all_there() -> None:
     crypto = pair.attacker._cryptos[tls.Epoch.ONE_RTT]
     owners = {
         "connection": pair.attacker,  # a stock one
+        "builder": QuicPacketBuilder(
+            host_cid=b"", peer_cid=b"", version=1, is_client=True, max_datagram_size=1200
+        ),
         "loss": pair.attacker._loss,
         "tls": pair.attacker.tls,
         "sender": stream.sender,
@@ -182,6 +199,7 @@ def test_private_names_are_all_listed_here() -> None:
                 used.add(node.name)
         ours |= {name for name, value in vars(room).items() if inspect.isfunction(value)}
     ours |= set(dir(BatchConnection)) - set(dir(QuicConnection))
+    ours |= set(vars(aioquic_path_mtu.PathProber))
     ours |= set(dir(Recovery)) - set(dir(QuicPacketRecovery))
     mine, stock = (
         BatchConnection(dialer_configuration()),
@@ -410,9 +428,7 @@ def test_left_out_packet_numbers_harm_nobody_honest() -> None:
 
 
 def test_the_congestion_window_has_a_ceiling() -> None:
-    control = connected().victim._loss._cc
-    control.window_max = 20_000
-    pair = connected(victim_is_client=True)
+    pair = connected(victim_is_client=True, datagram_size_max=config.DATAGRAM_SIZE)
     pair.victim._loss._cc.window_max = 20_000
     stream_id = pair.victim.open_stream()
     pair.victim.send_stream_data(stream_id, bytes(1_000_000))

@@ -265,7 +265,7 @@ async def test_counters_add_up(autojump_clock: MockClock) -> None:
 
 
 async def test_an_unread_socket_holds_a_bounded_number_of_bytes(autojump_clock: MockClock) -> None:
-    size = 65_000
+    size = 1000
     fit = RECEIVE_BUFFER_BYTES // size
     async with Network(profile=PERFECT) as network:
         alice, bob = network.socket(ALICE), network.socket(BOB)
