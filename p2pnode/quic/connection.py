@@ -247,8 +247,11 @@ class Connection:
     # -- the driver ----------------------------------------------------------------------------------------
 
     async def _wait_for_work(self) -> None:
-        with trio.move_on_at(min(self._deadlines(), default=inf)):
-            await self._work.wait()
+        if self._work.is_set():
+            await trio.lowlevel.checkpoint()
+        else:
+            with trio.move_on_at(min(self._deadlines(), default=inf)):
+                await self._work.wait()
         self._work = trio.Event()
 
     def _deadlines(self) -> Iterator[float]:
@@ -328,9 +331,9 @@ class Connection:
             self._end(ConnectionClosed("the first datagram was not valid"), Phase.CLOSED)
 
     def _take_in(self, now: float) -> None:
-        for datagrams, address in self._inbox.take():
+        for datagrams, address, size in self._inbox.take():
             self._statistics.datagrams_received += len(datagrams)
-            self._statistics.bytes_received += sum(map(len, datagrams))
+            self._statistics.bytes_received += size
             guard(self._engine.receive_burst, datagrams, address, now)
         if self._inbox:
             self._work.set()  # the rest, after the others had their turn

@@ -7,15 +7,23 @@ that the others get their turn as well. Nothing here is done for each datagram u
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 from p2pnode import config
 from p2pnode.quic.configuration import CONNECTION_ID_LENGTH
-from p2pnode.quic.datagrams import Address, Burst
+from p2pnode.quic.datagrams import Address
 
 OVERHEAD: Final = 64  # bytes of memory that a received datagram takes besides its own
 
 _HEAD: Final = slice(1, 1 + CONNECTION_ID_LENGTH)  # a short header's connection id
+
+
+class Received(NamedTuple):
+    """A burst, and the bytes of its datagrams together."""
+
+    datagrams: list[bytes]
+    address: Address
+    size: int
 
 
 class Inbox:
@@ -23,44 +31,51 @@ class Inbox:
 
     def __init__(self) -> None:
         self.size = 0
-        self._bursts: deque[Burst] = deque()
+        self._bursts: deque[Received] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._bursts)
 
     def __len__(self) -> int:
         """How many datagrams wait."""
-        return sum(len(datagrams) for datagrams, _ in self._bursts)
+        return sum(len(burst.datagrams) for burst in self._bursts)
 
     def put(self, datagrams: list[bytes], address: Address) -> int:
         """Keep a burst, which is the inbox's from now on. How many at its end found no room and are dropped."""
-        size = _memory(datagrams)
+        size = sum(map(len, datagrams))
         dropped = 0
-        while self.size + size > config.INBOX_SIZE_MAX:
-            size -= OVERHEAD + len(datagrams.pop())
+        while self.size + size + OVERHEAD * len(datagrams) > config.INBOX_SIZE_MAX:
+            size -= len(datagrams.pop())
             dropped += 1
         if datagrams:
-            self._bursts.append((datagrams, address))
-            self.size += size
+            self._bursts.append(Received(datagrams, address, size))
+            self.size += size + OVERHEAD * len(datagrams)
         return dropped
 
-    def take(self) -> list[Burst]:
+    def take(self) -> list[Received]:
         """The oldest, at most `TAKE_IN_MAX` datagrams; bursts that follow each other on one path are one."""
-        taken: list[Burst] = []
+        taken: list[Received] = []
         room = config.TAKE_IN_MAX
         while self._bursts and room:
-            datagrams, address = self._bursts.popleft()
-            if len(datagrams) > room:
-                self._bursts.appendleft((datagrams[room:], address))
-                del datagrams[room:]
-            room -= len(datagrams)
-            self.size -= _memory(datagrams)
-            if taken and taken[-1][1] == address and taken[-1][0][0][_HEAD] == datagrams[0][_HEAD]:
-                taken[-1][0].extend(datagrams)
-            else:
-                taken.append((datagrams, address))
+            burst = self._bursts.popleft()
+            if len(burst.datagrams) > room:
+                burst, rest = _split(burst, room)
+                self._bursts.appendleft(rest)
+            room -= len(burst.datagrams)
+            self.size -= burst.size + OVERHEAD * len(burst.datagrams)
+            if taken and _is_one_path(taken[-1], burst):
+                before = taken.pop()
+                before.datagrams.extend(burst.datagrams)
+                burst = before._replace(size=before.size + burst.size)
+            taken.append(burst)
         return taken
 
 
-def _memory(datagrams: list[bytes]) -> int:
-    return sum(map(len, datagrams)) + OVERHEAD * len(datagrams)
+def _split(burst: Received, count: int) -> tuple[Received, Received]:
+    first, rest = burst.datagrams[:count], burst.datagrams[count:]
+    size = sum(map(len, first))
+    return Received(first, burst.address, size), Received(rest, burst.address, burst.size - size)
+
+
+def _is_one_path(one: Received, other: Received) -> bool:
+    return one.address == other.address and one.datagrams[0][_HEAD] == other.datagrams[0][_HEAD]

@@ -137,7 +137,8 @@ class Stream(trio.abc.HalfCloseableStream):
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes must be at least 1")
         with self._one_receiver:
-            await trio.lowlevel.checkpoint()
+            if self._chunks or self._receiving is not _Side.OPEN:
+                await trio.lowlevel.checkpoint()
             while not self._chunks:
                 if self._receiving is _Side.FINISHED:
                     return b""

@@ -25,9 +25,9 @@ def test_bursts_of_one_path_become_one() -> None:
     assert inbox
     assert len(inbox) == 5
     assert inbox.take() == [
-        ([packet(0), packet(1), packet(2)], HERE),
-        ([packet(3)], THERE),
-        ([packet(4)], HERE),
+        ([packet(0), packet(1), packet(2)], HERE, 3 * 13),
+        ([packet(3)], THERE, 13),
+        ([packet(4)], HERE, 13),
     ]
     assert not inbox
     assert inbox.take() == []
@@ -37,7 +37,10 @@ def test_bursts_with_different_connection_ids_stay_apart() -> None:
     inbox = Inbox()
     inbox.put([packet(0, b"old id..")], HERE)
     inbox.put([packet(1, b"new id..")], HERE)
-    assert inbox.take() == [([packet(0, b"old id..")], HERE), ([packet(1, b"new id..")], HERE)]
+    assert inbox.take() == [
+        ([packet(0, b"old id..")], HERE, 13),
+        ([packet(1, b"new id..")], HERE, 13),
+    ]
 
 
 def test_what_finds_no_room_is_dropped_at_the_end() -> None:
@@ -67,7 +70,9 @@ def test_all_comes_out_in_order_and_bit_by_bit(bursts: list[tuple[int, tuple[str
         assert inbox.put(datagrams, address) == 0
     received = []
     while inbox:
-        taken = [(data, address) for datagrams, address in inbox.take() for data in datagrams]
+        bursts_taken = inbox.take()
+        assert all(burst.size == sum(map(len, burst.datagrams)) for burst in bursts_taken)
+        taken = [(data, burst.address) for burst in bursts_taken for data in burst.datagrams]
         assert len(taken) == min(config.TAKE_IN_MAX, len(sent) - len(received))
         received += taken
     assert received == sent
