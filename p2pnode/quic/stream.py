@@ -20,7 +20,8 @@ from p2pnode.quic.aioquic_internals import HardenedConnection
 if TYPE_CHECKING:
     from p2pnode.quic.connection import Connection
 
-RECEIVE_SIZE_MAX: Final = 256 * config.KIB  # what one receive_some gives when it is not told
+RECEIVE_SIZE_MAX: Final = 256 * config.KIB  # what one receive_some puts together when it is not told
+CHUNK_SIZE_LARGE: Final = 64 * config.KIB  # received bytes that are handed on as they came, without a copy
 CHUNK_SIZE_MIN: Final = 512  # received bytes that are kept as an object of their own
 SEND_STEP: Final = 64 * config.KIB  # a sender that waits is not woken for less room than this
 
@@ -144,7 +145,13 @@ class Stream(trio.abc.HalfCloseableStream):
                     return b""
                 self._check_receiving()
                 await self._readable.park()
-            data = self._take(max_bytes or RECEIVE_SIZE_MAX)
+            first = self._chunks[0]
+            if type(first) is bytes and CHUNK_SIZE_LARGE <= len(first) <= (max_bytes or len(first)):
+                data = first
+                self._chunks.popleft()
+                self._unread -= len(data)
+            else:
+                data = self._take(max_bytes or RECEIVE_SIZE_MAX)
             self._return_credit(len(data))
             return data
 

@@ -10,7 +10,7 @@ import trio
 from p2pnode import config
 from p2pnode.errors import StreamReset
 from p2pnode.quic import Stream
-from p2pnode.quic.stream import SEND_STEP
+from p2pnode.quic.stream import CHUNK_SIZE_LARGE, SEND_STEP
 from p2pnode.testing.network import Network
 from tests.quic.endpoints import connected, open_and_accept, receive_all, send_and_finish, streams
 
@@ -82,6 +82,18 @@ async def test_receive_some_gives_at_most_what_was_asked_for(autojump_clock: Clo
         assert await theirs.receive_some() == b""
         with pytest.raises(ValueError, match="at least 1"):
             await theirs.receive_some(0)
+
+
+async def test_a_large_chunk_is_handed_on_as_it_came_where_it_fits(autojump_clock: Clock) -> None:
+    async with Network() as network, streams(network) as (_, theirs):
+        large = os.urandom(CHUNK_SIZE_LARGE + 5)
+        for _ in range(3):
+            theirs.on_data(large, end=False)
+        assert await theirs.receive_some() is large
+        assert await theirs.receive_some(len(large)) is large
+        assert await theirs.receive_some(100) == large[:100]
+        assert await theirs.receive_some() == large[100:]
+        assert theirs._unread == 0
 
 
 async def test_tiny_frames_take_little_more_memory_than_their_bytes(autojump_clock: Clock) -> None:
