@@ -66,7 +66,7 @@ class Inbox:
             if taken and _is_one_path(taken[-1], burst):
                 before = taken.pop()
                 before.datagrams.extend(burst.datagrams)
-                burst = before._replace(size=before.size + burst.size)
+                burst = Received(before.datagrams, before.address, before.size + burst.size)
             taken.append(burst)
         return taken
 
