@@ -167,6 +167,7 @@ METAINFO_RETRY_MAX_S: Final = 8.0  # SOURCES_RETRY_S doubles up to this for a so
 SOURCES_RETRY_S: Final = 0.5  # the same question while nobody is linked
 DOWNLOAD_EVENTS_MAX: Final = 256  # events that wait for a download's one task; stores wait beyond
 PROGRESS_INTERVAL_S: Final = 0.25  # between two FetchProgress: what an eye can follow
+DIAGNOSIS_INTERVAL_S: Final = 1.0  # what is named as a transfer's bottleneck is that of so long
 SOURCES_REFRESH_S: Final = 5.0  # how often a running download asks who else has it
 REQUESTS_PER_LINK_MAX: Final = 64  # streams one peer may have us work on; more are answered BUSY
 DISK_THREADS: Final = 8  # blocking calls at once: disks gain nothing beyond

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from p2pnode import config
 from p2pnode.cli.console import Console
 from p2pnode.cli.units import duration_text, rate_text, size_text
+from p2pnode.node.bottleneck import Bottleneck
 from p2pnode.node.events import (
     FetchCompleted,
     FetchFailed,
@@ -31,6 +32,7 @@ from p2pnode.node.events import (
     PushReceived,
     ServerConnected,
     ServerLost,
+    UploadProgress,
 )
 from p2pnode.torrent.names import printable
 
@@ -114,7 +116,8 @@ def _fetch_line(event: NodeEvent) -> str | None:
         case FetchCompleted():
             rate = rate_text(event.bytes_fetched / max(event.seconds, 0.001))
             took = f"{size_text(event.bytes_fetched)} in {duration_text(event.seconds)}, {rate}"
-            return f"fetched {printable(event.name)}: {took}, from {_peers(len(event.sources))}"
+            parts = [took, f"from {_peers(len(event.sources))}", *_limit(event.bottleneck)]
+            return f"fetched {printable(event.name)}: {', '.join(parts)}"
         case FetchFailed():
             what = printable(event.name) or _short(event.file_id)
             return f"could not fetch {what}: {printable(event.reason)}"
@@ -138,7 +141,7 @@ def event_warning(event: NodeEvent) -> str | None:
 
 
 def progress_text(event: FetchProgress) -> str:
-    """`81% 131/162 GiB 1.9 GiB/s ETA 16s 6 peers`."""
+    """`81%  131 of 162 GiB  1.9 GiB/s  ETA 16s  6 peers  limited by the receiver's disk`."""
     percent = 100 * event.bytes_done // max(event.size, 1)
     left = (event.size - event.bytes_done) / event.rate_bytes_per_s if event.rate_bytes_per_s > 0 else None
     parts = [
@@ -147,6 +150,18 @@ def progress_text(event: FetchProgress) -> str:
         rate_text(event.rate_bytes_per_s),
         f"ETA {duration_text(left)}" if left is not None else "ETA ?",
         _peers(event.peers),
+        *_limit(event.bottleneck),
+    ]
+    return "  ".join(parts)
+
+
+def upload_text(event: UploadProgress) -> str:
+    """`to 5f0c1b2a3d4e  1.2 GiB sent  38 MB/s  limited by the network (congestion window)`."""
+    parts = [
+        f"to {_short(event.node_id)}",
+        f"{size_text(event.bytes_sent)} sent",
+        rate_text(event.rate_bytes_per_s),
+        *_limit(event.bottleneck),
     ]
     return "  ".join(parts)
 
@@ -157,8 +172,16 @@ def hashing_text(event: HashingProgress) -> str:
     return f"{percent:3}%  {size_text(event.bytes_done)} of {size_text(event.bytes_total)} hashed"
 
 
+def _upload_key(event: UploadProgress) -> str:
+    return f"{event.file_id.hex()} to {event.node_id.hex()}"
+
+
 def _short(node_id: bytes) -> str:
     return node_id.hex()[:_ID_DIGITS]
+
+
+def _limit(bottleneck: Bottleneck | None) -> list[str]:
+    return [] if bottleneck is None else [f"limited by {bottleneck.phrase}"]
 
 
 def _peers(count: int) -> str:
@@ -209,6 +232,10 @@ class LineReporter:
         match event:
             case FetchProgress():
                 self._now_and_then(event.file_id.hex(), printable(event.name), progress_text(event))
+            case UploadProgress(requests=0, rate_bytes_per_s=0):
+                self._next_line_at.pop(_upload_key(event), None)
+            case UploadProgress():
+                self._now_and_then(_upload_key(event), printable(event.name), upload_text(event))
             case HashingProgress():
                 self._now_and_then(str(event.path), printable(event.path.name), hashing_text(event))
             case FetchFailed() if self._failure_is_raised:
@@ -257,6 +284,10 @@ class BarReporter(LineReporter):
             case FetchProgress():
                 name = printable(event.name)
                 self._move(event.file_id.hex(), name, event.bytes_done, event.size, progress_text(event))
+            case UploadProgress(requests=0, rate_bytes_per_s=0):
+                self._remove(_upload_key(event))
+            case UploadProgress():
+                self._move(_upload_key(event), printable(event.name), 0, None, upload_text(event))
             case HashingProgress():
                 name = printable(event.path.name)
                 self._move(str(event.path), name, event.bytes_done, event.bytes_total, hashing_text(event))
@@ -264,7 +295,7 @@ class BarReporter(LineReporter):
                 self._drop(event)
                 super().show(event)
 
-    def _move(self, key: str, name: str, done: int, total: int, text: str) -> None:
+    def _move(self, key: str, name: str, done: int, total: int | None, text: str) -> None:
         if key not in self._tasks:
             self._tasks[key] = self._progress.add_task(name, total=total, text=text)
         self._progress.update(self._tasks[key], completed=done, total=total, text=text)
@@ -274,13 +305,13 @@ class BarReporter(LineReporter):
         """Take away the bar of what ended."""
         match event:
             case FetchCompleted() | FetchFailed():
-                task = self._tasks.pop(event.file_id.hex(), None)
+                self._remove(event.file_id.hex())
             case FileShared():
-                task = self._tasks.pop(str(event.path), None)
-            case _:
-                task = None
-        if task is not None:
-            self._progress.remove_task(task)
+                self._remove(str(event.path))
+
+    def _remove(self, key: str) -> None:
+        if key in self._tasks:
+            self._progress.remove_task(self._tasks.pop(key))
             self._progress.refresh()
 
 

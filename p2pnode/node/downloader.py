@@ -7,7 +7,7 @@ over one stream.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from random import Random
@@ -18,7 +18,10 @@ import trio
 from p2pnode import config
 from p2pnode.errors import REMOTE_FAULTS, Busy, NotFound, Refused, RemoteProtocolError, StreamReset, TimedOut
 from p2pnode.node.blocking import RunBlocking
+from p2pnode.node.bottleneck import Bottleneck
+from p2pnode.node.diagnosis import FetchDiagnosis
 from p2pnode.node.events import FetchProgress, FetchSourceLost, NodeEvent
+from p2pnode.node.loop_load import BusySeconds
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.patience import Patience
 from p2pnode.node.peer_link import CloseCode, PeerLink
@@ -64,6 +67,7 @@ class Downloader:
         rng: Random,
         patience: Patience,
         throttles: Throttles,
+        busy_s: BusySeconds,
     ) -> None:
         self._store = store
         self._metainfo = store.metainfo
@@ -74,6 +78,7 @@ class Downloader:
         self._publish = publish
         self._patience = patience
         self._throttles = throttles
+        self._diagnosis = FetchDiagnosis(store.times, busy_s)
         sizes = [self._metainfo.piece(piece).length for piece in range(self._metainfo.piece_count)]
         limits = _download_limits(throttles.limits, self._metainfo.piece_length)
         self._machine = Download(sizes, have=store.have(), rng=rng, limits=limits)
@@ -93,6 +98,17 @@ class Downloader:
         self.bytes_done = 0
         self.bytes_by_source: Counter[bytes] = Counter()
         self.limit_waited_s = 0.0  # of all its requests together, for our rate limits
+        self.limited_s: defaultdict[Bottleneck, float] = defaultdict(float)  # for how long by what
+
+    @property
+    def bottleneck(self) -> Bottleneck | None:
+        """What limited the last second; None in the first one."""
+        return self._diagnosis.bottleneck
+
+    def source_told(self, node_id: bytes, word: str) -> None:
+        """A node says what limits its sending; that of a source of ours counts."""
+        if node_id in self._links:
+            self._diagnosis.source_told(node_id, word)
 
     async def run(self) -> None:
         """Drive the machine until it says `Finish`. Raises `NoSource` and what the store raises."""
@@ -101,6 +117,7 @@ class Downloader:
             self._nursery = nursery
             nursery.start_soon(self._look_for_sources)
             nursery.start_soon(self._checkpoint)
+            nursery.start_soon(self._diagnose)
             nursery.start_soon(self._report)
             while not self._carry_out(self._machine.commands()):
                 event = await self._next_event()
@@ -180,6 +197,7 @@ class Downloader:
     def _lose(self, node_id: bytes, reason: str) -> None:
         """A source is of no use now, and nothing more is taken from it; it may be found and joined again."""
         self._joining.discard(node_id)
+        self._diagnosis.source_left(node_id)
         for request, (peer, _) in self._requests.items():
             if peer == node_id:
                 self._cancel(request)
@@ -258,14 +276,16 @@ class Downloader:
         for piece in pieces_in(command.ranges):
             if piece in self._store.have():  # stored by a request that was cancelled before it could say so
                 await self._send_event.send(PieceVerified(command.peer, piece))
-        for request in requests_for(self._store, command.ranges):
-            stream = await open_in_time(link.request)
-            throttle = self._throttles.download(link.node_id)
-            try:
-                await Transfer(stream, self._store, self._run_blocking, stored, throttle).fetch(request)
-            finally:
-                self.limit_waited_s += throttle.waited_s
-                await stream.aclose()
+        with self._diagnosis.request(command.peer) as task:
+            for request in requests_for(self._store, command.ranges):
+                stream = await open_in_time(link.request)
+                throttle = self._throttles.download(link.node_id)
+                transfer = Transfer(stream, self._store, self._run_blocking, stored, throttle, task)
+                try:
+                    await transfer.fetch(request)
+                finally:
+                    self.limit_waited_s += throttle.waited_s
+                    await stream.aclose()
 
     # -- beside the loop -----------------------------------------------------------------------------------
 
@@ -275,6 +295,14 @@ class Downloader:
             await trio.sleep(config.CHECKPOINT_INTERVAL_S / 4)
             if self._store.checkpoint_due(trio.current_time()):
                 await self._run_blocking(self._store.checkpoint)
+
+    async def _diagnose(self) -> None:
+        """Name each second's bottleneck."""
+        while True:
+            await trio.sleep(config.DIAGNOSIS_INTERVAL_S)
+            self._diagnosis.look(is_starved=self._machine.is_starved)
+            if self.bottleneck is not None:
+                self.limited_s[self.bottleneck] += config.DIAGNOSIS_INTERVAL_S
 
     async def _report(self) -> None:
         """Publish progress a few times a second while bytes arrive."""
@@ -291,6 +319,7 @@ class Downloader:
                     bytes_done=self.bytes_done,
                     rate_bytes_per_s=rate,
                     peers=len(self._links),
+                    bottleneck=self.bottleneck,
                 )
             )
 

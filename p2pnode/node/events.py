@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from p2pnode.node.bottleneck import Bottleneck
+
 Address = tuple[str, int]
 
 
@@ -129,7 +131,7 @@ class FetchStarted(NodeEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchProgress(NodeEvent):
-    """About each quarter of a second while bytes arrive."""
+    """About each quarter of a second. `bottleneck` is what limited the last whole second."""
 
     file_id: bytes
     name: str
@@ -137,6 +139,7 @@ class FetchProgress(NodeEvent):
     bytes_done: int
     rate_bytes_per_s: float
     peers: int
+    bottleneck: Bottleneck | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +156,7 @@ class FetchCompleted(NodeEvent):
     """Every byte is verified, durable and under its name. `sources` maps node ids to bytes they gave.
 
     `limit_waited_s` is how long its requests, of which several run at once, waited for our rate limits in all.
+    `bottleneck` is what limited most of its seconds; None when it took less than one.
     """
 
     file_id: bytes
@@ -163,6 +167,7 @@ class FetchCompleted(NodeEvent):
     bytes_fetched: int
     sources: dict[bytes, int] = field(default_factory=dict)
     limit_waited_s: float = 0.0
+    bottleneck: Bottleneck | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +178,23 @@ class FetchFailed(NodeEvent):
     name: str
     reason: str
     exit_code: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadProgress(NodeEvent):
+    """Each second in which a node gets something from us, and once more when it has asked for nothing since.
+
+    `bytes_sent` counts from the first of its requests that follow each other; `requests` are under way now.
+    """
+
+    file_id: bytes
+    name: str
+    size: int
+    node_id: bytes
+    bytes_sent: int
+    rate_bytes_per_s: float
+    requests: int
+    bottleneck: Bottleneck | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,11 @@ import trio
 from p2pnode import config
 from p2pnode.errors import REMOTE_FAULTS, AlreadyInProgress, InvalidData, P2PNodeError, Refused
 from p2pnode.node.blocking import RunBlocking
+from p2pnode.node.bottleneck import Bottleneck, added, largest
 from p2pnode.node.downloader import Downloader, LinkTo
 from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, NodeEvent
 from p2pnode.node.hashing import with_progress
+from p2pnode.node.loop_load import BusySeconds
 from p2pnode.node.metainfo_search import MetainfoSearch
 from p2pnode.node.patience import Patience
 from p2pnode.node.rate_limits import Throttles
@@ -62,6 +64,7 @@ class Fetcher:
         publish: Callable[[NodeEvent], None],
         rng: Random,
         throttles: Throttles,
+        busy_s: BusySeconds,
     ) -> None:
         self._shares = shares
         self._find_sources = find_sources
@@ -71,8 +74,20 @@ class Fetcher:
         self._publish = publish
         self._rng = rng
         self._throttles = throttles
+        self._busy_s = busy_s
+        self._limited_s: dict[Bottleneck, float] = {}  # of the fetches that are over
         self.active: dict[bytes, Downloader] = {}
         self._under_way: dict[tuple[bytes, Path], _Joined] = {}
+
+    @property
+    def limited_s(self) -> dict[Bottleneck, float]:
+        """For how many seconds fetches were limited by what."""
+        return added(self._limited_s, *(downloader.limited_s for downloader in self.active.values()))
+
+    def source_told(self, node_id: bytes, file_id: bytes, word: str) -> None:
+        """A node says what limits what it sends us of a torrent."""
+        if (downloader := self.active.get(file_id)) is not None:
+            downloader.source_told(node_id, word)
 
     async def fetch(self, reference: Reference | Wanted, *, to: Path, wait: bool) -> FetchCompleted:
         """Fetch what `reference` names into the directory `to`, or to the path `to` itself.
@@ -164,6 +179,7 @@ class Fetcher:
             bytes_fetched=sum(downloader.bytes_by_source.values()),
             sources=dict(downloader.bytes_by_source),
             limit_waited_s=downloader.limit_waited_s,
+            bottleneck=largest(downloader.limited_s),
         )
         self._publish(completed)
         return completed
@@ -173,6 +189,7 @@ class Fetcher:
         try:
             await downloader.run()
         finally:
+            self._limited_s = added(self._limited_s, downloader.limited_s)
             if self.active.get(file_id) is downloader:
                 del self.active[file_id]
 
@@ -189,6 +206,7 @@ class Fetcher:
             rng=self._rng,
             patience=Patience(wait),
             throttles=self._throttles,
+            busy_s=self._busy_s,
         )
 
     async def _metainfo(self, wanted: Wanted, to: Path, patience: Patience) -> Metainfo:

@@ -35,6 +35,7 @@ from p2pnode.wire.communication import (
     NodeItem,
     PresenceAnnounce,
     PresenceResponse,
+    SendingLimit,
     UnknownMessage,
 )
 
@@ -55,6 +56,7 @@ class LinkService:
         admins: frozenset[bytes],
         nursery: trio.Nursery,
         publish: Callable[[NodeEvent], None],
+        source_told: Callable[[bytes, bytes, str], None],
     ) -> None:
         self._endpoint = endpoint
         self._node_key = node_key
@@ -64,6 +66,7 @@ class LinkService:
         self._admins = admins
         self._nursery = nursery
         self._publish = publish
+        self._source_told = source_told  # (node id, file id, word)
         self._dial_backs: set[bytes] = set()  # whom we dial because our server passed their wish on
         self.links = LinkTable(node_key.node_id)
         self.dialer = Dialer(self.links, self._dial_peer, self._ask_to_connect)
@@ -178,6 +181,7 @@ class LinkService:
             is_operator=link.node_id in self._admins,
             is_our_server=link.is_server,
             address=link.connection.remote_address,
+            link=link,
         )
 
     async def _read_control(self, link: PeerLink) -> None:
@@ -197,6 +201,8 @@ class LinkService:
                     link.observed_address = message.observed_address
                 case ConnectToMe():
                     self._pass_on_or_dial(link, message)
+                case SendingLimit():
+                    self._source_told(link.node_id, message.file_id, message.by)
                 case Bye():
                     if not self.links.has_other(link):  # several commands of one user share a node key
                         self._presence.left(link.node_id, trio.current_time(), for_good=True)

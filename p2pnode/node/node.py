@@ -28,10 +28,12 @@ from p2pnode import config
 from p2pnode.errors import REMOTE_FAULTS, ConfigError, NetworkError, NotFound
 from p2pnode.node.announcer import Announcer
 from p2pnode.node.blocking import RunBlocking, in_threads
+from p2pnode.node.bottleneck import Bottleneck
 from p2pnode.node.event_stream import EventStream
 from p2pnode.node.events import FetchCompleted, Listening, NodeEvent, NodeWarning
 from p2pnode.node.fetching import Fetcher
 from p2pnode.node.link_service import LinkService
+from p2pnode.node.loop_load import BusySeconds, measured_loop
 from p2pnode.node.mirror import mirror_for_ever
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.operator import serve_operators
@@ -46,6 +48,7 @@ from p2pnode.node.server_reference import ServerReference
 from p2pnode.node.sharing import Shared, Shares
 from p2pnode.node.state import StateDirectory
 from p2pnode.node.uploader import Uploader
+from p2pnode.node.uploads import Uploads
 from p2pnode.quic import Address, Credentials, DatagramSocket, open_endpoint, open_udp_socket
 from p2pnode.storage import Catalogue
 from p2pnode.torrent import Ticket, TicketNode, TicketServer
@@ -87,6 +90,7 @@ class Node:
         run_blocking: RunBlocking | None = None,
         rng: Random | None = None,
         wall_clock: Callable[[], float] = time.time,
+        loop_busy_s: BusySeconds | None = None,
     ) -> None:
         if mirror and (files_dir is None or server is None):
             raise ConfigError("a mirroring node needs a server and a directory for its files")
@@ -110,6 +114,7 @@ class Node:
         self._run_blocking = run_blocking or in_threads()
         self._rng = rng or Random()
         self._wall_clock = wall_clock
+        self._loop_busy_s = loop_busy_s
         self._events = EventStream()
         self._announcer: Announcer | None = None
 
@@ -143,6 +148,7 @@ class Node:
         with trio.CancelScope(shield=True) as self._life:
             async with AsyncExitStack() as stack:
                 stack.enter_context(self._state)
+                self._busy_s = self._loop_busy_s or stack.enter_context(measured_loop())
                 self._node_key = self._state.node_key()
                 self.node_id = self._node_key.node_id
                 credentials = self._credentials or Credentials.from_node_key(self._node_key)
@@ -183,7 +189,8 @@ class Node:
         )
         stack.callback(self._shares.close)
         self._throttles = Throttles(self._limits)
-        self._uploader = Uploader(self._shares, self._run_blocking, publish, self._throttles)
+        self._uploads = Uploads(publish, self._busy_s)
+        self._uploader = Uploader(self._shares, self._run_blocking, publish, self._throttles, self._uploads)
         self._responder = Responder(self._presence, self._uploader)
         self._link_service = LinkService(
             endpoint=self._endpoint,
@@ -194,6 +201,7 @@ class Node:
             admins=self._admins,
             nursery=self._nursery,
             publish=publish,
+            source_told=self._source_told,
         )
         self._fetcher = Fetcher(
             shares=self._shares,
@@ -204,6 +212,7 @@ class Node:
             publish=publish,
             rng=self._rng,
             throttles=self._throttles,
+            busy_s=self._busy_s,
         )
         self._responder.push_receiver = PushReceiver(
             fetcher=self._fetcher,
@@ -224,6 +233,7 @@ class Node:
         self._nursery.start_soon(self._link_service.accept_for_ever)
         self._nursery.start_soon(self._presence.expire_for_ever)
         self._nursery.start_soon(self._shares.watch)
+        self._nursery.start_soon(self._uploads.report_for_ever)
         if self._role == "server" and self._state.path is not None:
             operator = Caller(
                 self.node_id, "operator", is_operator=True, is_our_server=False, address=("", 0)
@@ -335,11 +345,14 @@ class Node:
     def statistics(self) -> dict[str, int | float]:
         """Counters since the start."""
         quic = self._endpoint.statistics
+        fetches, uploads = self._fetcher.limited_s, self._uploads.limited_s
         return {
             "links": sum(1 for _ in self._link_service.links),
             "files_shared": sum(1 for _ in self._shares),
             "bytes_sent": self._uploader.bytes_sent,
             "requests_served": self._uploader.requests_served,
+            **{f"fetch_limited_by_{word}_s": fetches.get(word, 0.0) for word in Bottleneck},
+            **{f"upload_limited_by_{word}_s": uploads.get(word, 0.0) for word in Bottleneck},
             "connections_dialed": quic.connections_dialed,
             "connections_accepted": quic.connections_accepted,
             "quic_escapes": quic.escapes,
@@ -377,6 +390,9 @@ class Node:
             self._events.publish(NodeWarning(text=f"{shared.path} is not listed: {reason}"))
         if self._announcer is not None:
             self._announcer.announce(offer_of(shared, offered))
+
+    def _source_told(self, node_id: bytes, file_id: bytes, word: str) -> None:
+        self._fetcher.source_told(node_id, file_id, word)
 
     async def _fetch_here(self, file_id: bytes) -> FetchCompleted:
         if self._files_dir is None:

@@ -77,6 +77,7 @@ class PeerLink:
     active_requests: int = 0  # of theirs, that we answer
     _own_requests: set[MessageStream] = field(default_factory=set)
     _is_superseded: bool = False
+    _said_bye: bool = False
     _send_lock: trio.Lock = field(default_factory=trio.Lock)
 
     @property
@@ -118,8 +119,10 @@ class PeerLink:
             self.connection.close(CloseCode.DUPLICATE_LINK, "both sides dialed at once")
 
     async def tell(self, message: Message) -> None:
-        """Send a message on the control stream."""
+        """Send a message on the control stream. `ConnectionClosed` once we said goodbye there."""
         async with self._send_lock:
+            if self._said_bye:
+                raise ConnectionClosed("we said goodbye")
             await self.control.send(message)
 
     async def say_bye(self) -> None:
@@ -130,6 +133,7 @@ class PeerLink:
         with trio.move_on_after(config.BYE_TIMEOUT_S):
             try:
                 await self.tell(Bye())
+                self._said_bye = True
                 await self.control.send_eof()
                 await self.connection.wait_closed()
             except ConnectionClosed:

@@ -80,7 +80,9 @@ class PushReceiver:
                 await outcome.over.wait()
             downloader = self._fetcher.active.get(request.file_id)
             if downloader is not None:
-                await tell(PushStatus("fetching", bytes_done=downloader.bytes_done))
+                limit = downloader.bottleneck
+                text = f"limited by {limit.phrase}" if limit is not None else ""
+                await tell(PushStatus("fetching", bytes_done=downloader.bytes_done, text=text))
         await tell(outcome.status)
 
     async def _fetch(self, request: PushRequest, files_dir: Path, outcome: _Outcome) -> None:

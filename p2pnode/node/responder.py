@@ -23,7 +23,7 @@ from p2pnode.errors import (
     TimedOut,
 )
 from p2pnode.node.message_stream import MessageStream, text_of
-from p2pnode.node.peer_link import CloseCode
+from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.node.presence import Presence
 from p2pnode.node.pushing import Pusher, PushReceiver
 from p2pnode.node.uploader import Uploader
@@ -45,13 +45,14 @@ from p2pnode.wire.communication import (
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. `node_id` is proven; a local operator over the Unix socket has ours."""
+    """Who asks. `node_id` is proven; a local operator over the Unix socket has ours, and no link."""
 
     node_id: bytes
     name: str
     is_operator: bool
     is_our_server: bool
     address: tuple[str, int]
+    link: PeerLink | None = None
 
 
 def error_message(error: P2PNodeError) -> Error:
@@ -123,7 +124,9 @@ class Responder:
             case None | Error():
                 return
             case FileRequest():
-                await self._uploader.serve(stream, caller.node_id, request)
+                if caller.link is None:
+                    raise Refused("files are given over links alone")
+                await self._uploader.serve(stream, caller.link, request)
             case FileAnnounce():
                 await self._take_announces(stream, caller, request)
             case FileList() if request.peer:

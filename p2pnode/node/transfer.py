@@ -13,6 +13,7 @@ import trio
 from p2pnode import config
 from p2pnode.errors import HashMismatch, InvalidData, NotFound, RemoteProtocolError, TimedOut
 from p2pnode.node.blocking import RunBlocking
+from p2pnode.node.diagnosis import Activity, RequestTask
 from p2pnode.node.message_stream import Expected, MessageStream
 from p2pnode.node.rate_limits import Throttle
 from p2pnode.node.requests import OpenStream
@@ -68,6 +69,7 @@ class Transfer:
         run_blocking: RunBlocking,
         stored: Stored,
         throttle: Throttle,
+        task: RequestTask,
     ) -> None:
         self._stream = stream
         self._stream.read_size_max = throttle.step  # what we have not taken, the source cannot send anew
@@ -76,6 +78,7 @@ class Transfer:
         self._run_blocking = run_blocking
         self._stored = stored
         self._part_of_block = b""  # received after the blocks that were stored last
+        self._task = task
         self._bytes_written = 0
         self._bytes_acknowledged = 0
         self._acknowledged_at = trio.current_time()
@@ -118,11 +121,12 @@ class Transfer:
         end = offset + chunk.length
         while offset < end:
             data = await self._receive_blocks(end - offset)
-            complete = await self._run_blocking(_store, self._store, piece, offset, hashes, data)
-            hashes = b""
-            offset += len(data)
-            self._bytes_written += len(data)
-            await self._stored(piece, len(data), complete)
+            with self._task.doing(Activity.STORING):
+                complete = await self._run_blocking(_store, self._store, piece, offset, hashes, data)
+                hashes = b""
+                offset += len(data)
+                self._bytes_written += len(data)
+                await self._stored(piece, len(data), complete)
             await self._acknowledge()
         return end
 
@@ -132,7 +136,9 @@ class Transfer:
         began_at = trio.current_time()
         while got < size:
             part = await self._stream.receive_raw_some(self._throttle.step)
-            await self._throttle.take(len(part))
+            if self._throttle.step is not None:
+                with self._task.doing(Activity.RATE_CAPPED):
+                    await self._throttle.take(len(part))
             parts.append(part)
             got += len(part)
             is_late = trio.current_time() - began_at >= config.STORE_INTERVAL_S

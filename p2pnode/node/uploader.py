@@ -24,12 +24,14 @@ from p2pnode.errors import (
     TimedOut,
 )
 from p2pnode.node.blocking import RunBlocking
+from p2pnode.node.diagnosis import Activity
 from p2pnode.node.events import NodeEvent, UploadFinished
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.nurseries import open_flat_nursery
-from p2pnode.node.peer_link import CloseCode
+from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.node.rate_limits import Throttle, Throttles
-from p2pnode.node.sharing import Shared, Shares
+from p2pnode.node.sharing import Shares
+from p2pnode.node.uploads import Uploads, UploadTask
 from p2pnode.storage import PieceData
 from p2pnode.torrent import Metainfo
 from p2pnode.wire.communication import (
@@ -98,13 +100,16 @@ class _Sending:
             if self._scope.cancelled_caught:
                 raise TimedOut("the requester reads nothing")
 
-    async def send_chunk(self, chunk: bytes, size: int, throttle: Throttle) -> None:
+    async def send_chunk(self, chunk: bytes, size: int, throttle: Throttle, task: UploadTask) -> None:
         """Send a chunk, the `size` file bytes at its end no faster than `throttle` allows."""
         start, position = 0, len(chunk) - size
         while position < len(chunk):
             end = min(len(chunk), position + (throttle.step or size))
-            await throttle.take(end - position)
-            await self.send(chunk[start:end])
+            if throttle.step is not None:
+                with task.doing(Activity.RATE_CAPPED):
+                    await throttle.take(end - position)
+            with task.doing(Activity.SENDING):
+                await self.send(chunk[start:end])
             start = position = end
 
     async def wait_for_end(self, ended: trio.Event) -> None:
@@ -132,24 +137,26 @@ class Uploader:
         run_blocking: RunBlocking,
         publish: Callable[[NodeEvent], None],
         throttles: Throttles,
+        uploads: Uploads,
     ) -> None:
         self._shares = shares
         self._run_blocking = run_blocking
         self._publish = publish
         self._throttles = throttles
+        self._uploads = uploads
         self._held_by: Counter[bytes] = Counter()  # bytes of memory set aside, by node id
         self.bytes_sent = 0
         self.requests_served = 0
 
-    async def serve(self, stream: MessageStream, node_id: bytes, request: FileRequest) -> None:
+    async def serve(self, stream: MessageStream, link: PeerLink, request: FileRequest) -> None:
         """Answer one request: the response, the metainfo if asked for, the chunks, the end."""
         shared = self._shares.by_id(request.file_id)
         if shared is None:
             raise NotFound("not shared here")
         check_request(request, shared.metainfo)
         started = trio.current_time()
-        throttle = self._throttles.upload(node_id)
-        with self._memory_for(node_id, request, shared.metainfo):
+        throttle = self._throttles.upload(link.node_id)
+        with self._memory_for(link.node_id, request, shared.metainfo):
             metainfo = shared.metainfo.encode() if request.metainfo else b""
             response = FileResponse(request.file_id, True, shared.metainfo.size, len(metainfo))
             sending = _Sending(stream)
@@ -158,7 +165,8 @@ class Uploader:
             if not request.ranges:
                 return
             try:
-                sent = await self._transfer(stream, sending, shared, request, throttle)
+                with self._uploads.request(link, shared) as task:
+                    sent = await self._transfer(stream, sending, request, throttle, task)
             except (
                 RemoteProtocolError
             ) as error:  # there is no room for an `Error` between chunks, or after the end
@@ -173,7 +181,7 @@ class Uploader:
             UploadFinished(
                 file_id=shared.file_id,
                 name=shared.name,
-                node_id=node_id,
+                node_id=link.node_id,
                 bytes_sent=sent,
                 seconds=seconds,
                 limit_waited_s=throttle.waited_s,
@@ -206,9 +214,9 @@ class Uploader:
         self,
         stream: MessageStream,
         sending: _Sending,
-        shared: Shared,
         request: FileRequest,
         throttle: Throttle,
+        task: UploadTask,
     ) -> int:
         """Send the chunks and the end, and wait until the requester has ended his side; return the bytes sent."""
         async with open_flat_nursery() as nursery:
@@ -219,10 +227,11 @@ class Uploader:
                 acknowledged.set()
 
             nursery.start_soon(read_acks)
-            sent = await self._send_pieces(sending, shared, request, throttle)
-            await sending.send(frame(FileTransferComplete(sent)))
-            await stream.send_eof()
-            await sending.wait_for_end(acknowledged)
+            sent = await self._send_pieces(sending, request, throttle, task)
+            with task.doing(Activity.FINISHING):
+                await sending.send(frame(FileTransferComplete(sent)))
+                await stream.send_eof()
+                await sending.wait_for_end(acknowledged)
             nursery.cancel_scope.cancel()
         return sent
 
@@ -234,9 +243,10 @@ class Uploader:
             sending.acknowledged(message.bytes_written)
 
     async def _send_pieces(
-        self, sending: _Sending, shared: Shared, request: FileRequest, throttle: Throttle
+        self, sending: _Sending, request: FileRequest, throttle: Throttle, task: UploadTask
     ) -> int:
         """Send all that was asked for; return how many file bytes."""
+        shared = task.shared
         sent = 0
         first_block = request.first_block
         send_batch, receive_batch = trio.open_memory_channel[list[tuple[int, PieceData]] | P2PNodeError](0)
@@ -256,8 +266,9 @@ class Uploader:
                     raise batch
                 for piece, data in batch:
                     for chunk, size in chunk_frames(piece, data, first_block):
-                        await sending.send_chunk(chunk, size, throttle)
+                        await sending.send_chunk(chunk, size, throttle, task)
                         sent += size
                         self.bytes_sent += size
+                        task.count(size)
                     first_block = 0
         return sent

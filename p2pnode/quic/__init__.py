@@ -35,6 +35,7 @@ from p2pnode.quic.datagrams import (
 )
 from p2pnode.quic.endpoint import Endpoint, EndpointStatistics, open_endpoint
 from p2pnode.quic.lifecycle import ConnectionStatistics, Role
+from p2pnode.quic.send_clock import SendClock, SendLimit
 from p2pnode.quic.stream import Stream
 from p2pnode.quic.udp import open_udp_socket
 
@@ -53,6 +54,8 @@ __all__ = [
     "NodeKey",
     "PinTrust",
     "Role",
+    "SendClock",
+    "SendLimit",
     "Stream",
     "SystemTrust",
     "Trust",

@@ -21,6 +21,7 @@ from aioquic.quic.stream import QuicStream
 from p2pnode import config
 from p2pnode.quic.receive_window import ReceiveWindow
 from p2pnode.quic.send_buffer import SendBuffer
+from p2pnode.quic.send_clock import SendLimit
 
 
 class FlowControlledConnection(QuicConnection):
@@ -143,6 +144,20 @@ class FlowControlledConnection(QuicConnection):
     def send_buffered_total(self) -> int:
         """The same for all streams together."""
         return sum(len(stream.sender._buffer) for stream in self._streams.values())
+
+    @property
+    def send_limit(self) -> SendLimit:
+        """What keeps it from sending more, when it has just sent all that it may."""
+        limit = SendLimit.APPLICATION
+        credit = self._remote_max_data - self._remote_max_data_used
+        for stream in self._streams.values():
+            sender = stream.sender
+            if sender.buffer_is_empty or not len(sender._pending):
+                continue
+            if sender.next_offset < min(stream.max_stream_data_remote, sender.highest_offset + credit):
+                return SendLimit.CONGESTION
+            limit = SendLimit.FLOW_CONTROL
+        return limit
 
     @property
     def can_open_stream(self) -> bool:

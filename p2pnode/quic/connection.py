@@ -289,6 +289,7 @@ class Connection:
                 self._work.set()
             self._tell(guard(self._engine.take_events), now)  # new connection ids, before anyone can use them
             self._timer = guard(self._engine.get_timer)
+            self._statistics.sending.switch(self._engine.send_limit, now)
         except Escape as escape:
             bursts = self._end_escaped(escape, now)
         self._follow_engine()

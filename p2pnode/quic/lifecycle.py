@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+from p2pnode.quic.send_clock import SendClock
 
 
 class Role(enum.Enum):
@@ -46,3 +48,4 @@ class ConnectionStatistics:
     rtt_s: float | None = None
     congestion_window: int = 0
     datagram_size: int = 0  # bytes of UDP payload that the path to the remote is known to carry
+    sending: SendClock = field(default_factory=SendClock)  # what held it back

@@ -7,6 +7,7 @@ from p2pnode.storage.scanning import Item, find_item, list_items
 from p2pnode.storage.store import PieceData, Store
 from p2pnode.storage.threads import OnProgress
 from p2pnode.storage.verification import Verification, verify_path
+from p2pnode.storage.work_times import WorkTimes
 
 __all__ = [
     "Catalogue",
@@ -17,6 +18,7 @@ __all__ = [
     "Store",
     "StoreState",
     "Verification",
+    "WorkTimes",
     "find_item",
     "hash_files",
     "hash_item",

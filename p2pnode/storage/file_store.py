@@ -36,6 +36,7 @@ from p2pnode.storage.store import PieceData
 from p2pnode.storage.syncing import sync_files
 from p2pnode.storage.threads import OnProgress
 from p2pnode.storage.verification import has_right_sizes, verify_path
+from p2pnode.storage.work_times import WorkTimes
 from p2pnode.torrent.bitfield import Bitfield, Ranges
 from p2pnode.torrent.merkle import HASH_SIZE, block_hashes
 from p2pnode.torrent.metainfo import Metainfo
@@ -79,6 +80,7 @@ class FileStore:
     def __init__(self, metainfo: Metainfo, path: Path, blocks: BlockMap, download: _Download | None) -> None:
         self.metainfo = metainfo
         self.path = path
+        self.times = WorkTimes()
         self._blocks = blocks
         self._download = download
         # Taken in this order. `_lock` guards all that is here and is never held while a disk works, so that an
@@ -159,10 +161,16 @@ class FileStore:
             if self._state is StoreState.CLOSED or piece not in self._blocks.have:
                 raise NotFound(f"piece {piece} of {self.metainfo.name!r} is not here")
         described = self._piece(piece)
-        with translated("read", self.path), self._files.borrow(described.file_index) as fd:
+        with (
+            translated("read", self.path),
+            self.times.disk,
+            self._files.borrow(described.file_index) as fd,
+        ):
             data = read_at(fd, described.length, described.offset)
-        hashes = block_hashes(data)
-        if len(data) != described.length or not self.metainfo.check_block_hashes(piece, hashes):
+        with self.times.hashing:
+            hashes = block_hashes(data)
+            is_right = len(data) == described.length and self.metainfo.check_block_hashes(piece, hashes)
+        if not is_right:
             raise SourceChanged(f"piece {piece} of {os.fspath(self.path)!r} is no longer what it was")
         return PieceData(hashes, data)
 
@@ -194,8 +202,9 @@ class FileStore:
             expected = self._blocks.hashes_of(run.piece, run.first_block, run.count)
         if expected is None:
             raise LocalProtocolError(f"blocks of piece {piece} before its hashes")
-        _require_equal(run, block_hashes(data), expected)
-        with translated("write", self.path):
+        with self.times.hashing:
+            _require_equal(run, block_hashes(data), expected)
+        with translated("write", self.path), self.times.disk:
             with self._files.borrow(described.file_index) as fd:
                 write_at(fd, data, described.offset + first_block * BLOCK_SIZE)
             return self._written(run, described.file_index, len(data))

@@ -33,6 +33,7 @@ from p2pnode.wire.communication import (
     PieceRanges,
     PushReport,
     PushRequest,
+    SendingLimit,
     Sources,
     UnknownMessage,
 )
@@ -137,7 +138,12 @@ def _check_meaning(message: Message) -> None:
             _check_file(file_id, ranges)
         case FileAnnounce(file_id=file_id, have=ranges):
             _check_file(file_id, ranges)
-        case FileAcknowledge(file_id=file_id) | FileResponse(file_id=file_id) | PushReport(file_id=file_id):
+        case (
+            FileAcknowledge(file_id=file_id)
+            | FileResponse(file_id=file_id)
+            | PushReport(file_id=file_id)
+            | SendingLimit(file_id=file_id)
+        ):
             _check_file(file_id)
         case FileList(files=files):
             for item in files:

@@ -43,6 +43,7 @@ __all__ = [
     "PushReport",
     "PushRequest",
     "PushStatus",
+    "SendingLimit",
     "Sources",
     "UnknownMessage",
 ]
@@ -125,6 +126,16 @@ class ConnectToMe(_Message, frozen=True):
 
     node_id: NodeId
     addresses: Addresses = ()
+
+
+class SendingLimit(_Message, frozen=True):
+    """What holds back the pieces of this torrent that I send you now. Never answered.
+
+    For people: words are those of docs/PROTOCOL.md, and one that is not known is ignored.
+    """
+
+    file_id: FileId
+    by: Word
 
 
 class Bye(_Message, frozen=True):
@@ -360,6 +371,7 @@ Message = (
     | PresenceResponse
     | Have
     | ConnectToMe
+    | SendingLimit
     | Bye
     | FileAnnounce
     | FileAcknowledge

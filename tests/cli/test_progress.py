@@ -21,7 +21,9 @@ from p2pnode.cli.progress import (
     hashing_progress,
     open_reporter,
     progress_text,
+    upload_text,
 )
+from p2pnode.node.bottleneck import Bottleneck
 from p2pnode.node.events import (
     FetchCompleted,
     FetchFailed,
@@ -40,6 +42,7 @@ from p2pnode.node.events import (
     ServerConnected,
     ServerLost,
     UploadFinished,
+    UploadProgress,
 )
 
 FILE_ID = b"\xab" * 32
@@ -59,6 +62,16 @@ COMPLETED = FetchCompleted(
     seconds=8.0,
     bytes_fetched=4 * GIB,
     sources={NODE_ID: GIB, FILE_ID: 3 * GIB},
+)
+UPLOAD = UploadProgress(
+    file_id=FILE_ID,
+    name="model.bin",
+    size=4 * GIB,
+    node_id=NODE_ID,
+    bytes_sent=GIB,
+    rate_bytes_per_s=GIB / 2,
+    requests=2,
+    bottleneck=Bottleneck.CONGESTION_WINDOW,
 )
 FAILED = FetchFailed(file_id=FILE_ID, name="model.bin", reason="nobody has it", exit_code=3)
 CONNECTED = ServerConnected(address=ADDRESS, node_id=NODE_ID, verified=True, observed_address=ADDRESS)
@@ -114,7 +127,12 @@ class Terminal(io.StringIO):
             "lost source cdcdcdcdcdcd: it stalled",
         ),
         (COMPLETED, "fetched model.bin: 4.0 GiB in 8.0s, 512 MiB/s, from 2 peers"),
+        (
+            replace(COMPLETED, bottleneck=Bottleneck.SENDER_DISK),
+            "fetched model.bin: 4.0 GiB in 8.0s, 512 MiB/s, from 2 peers, limited by the sender's disk",
+        ),
         (FAILED, "could not fetch model.bin: nobody has it"),
+        (UPLOAD, None),
         (UploadFinished(file_id=FILE_ID, name="a", node_id=NODE_ID, bytes_sent=1, seconds=1.0), None),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, NodeEvent) else "",
@@ -145,6 +163,7 @@ def test_warns_of_what_must_not_be_missed() -> None:
         replace(COMPLETED, name=HOSTILE),
         replace(FAILED, name=HOSTILE, reason=HOSTILE),
         replace(PROGRESS, name=HOSTILE),
+        replace(UPLOAD, name=HOSTILE),
         NodeWarning(text=HOSTILE),
     ],
     ids=lambda event: type(event).__name__,
@@ -168,8 +187,15 @@ def test_shows_an_address_as_it_is_typed() -> None:
 
 def test_a_transfer_says_what_a_person_wants_to_know() -> None:
     assert progress_text(PROGRESS) == " 25%  1.0 GiB of 4.0 GiB  512 MiB/s  ETA 6.0s  6 peers"
+    limited = replace(PROGRESS, bottleneck=Bottleneck.RECEIVER_DISK)
+    assert progress_text(limited) == progress_text(PROGRESS) + "  limited by the receiver's disk"
     waiting = replace(PROGRESS, rate_bytes_per_s=0.0, peers=1)
     assert progress_text(waiting) == " 25%  1.0 GiB of 4.0 GiB  0 B/s  ETA ?  1 peer"
+
+
+def test_an_upload_says_to_whom_and_what_limits_it() -> None:
+    line = "to cdcdcdcdcdcd  1.0 GiB sent  512 MiB/s  limited by the network (congestion window)"
+    assert upload_text(UPLOAD) == line
 
 
 def test_an_empty_file_has_progress_too() -> None:
@@ -192,8 +218,13 @@ def test_without_a_terminal_a_line_now_and_then(capsys: pytest.CaptureFixture[st
             clock.now = 100.0 + second
             reporter.show(PROGRESS)
             reporter.show(HashingProgress(path=Path("d/b.bin"), bytes_done=1, bytes_total=4))
+            reporter.show(UPLOAD)
+        reporter.show(replace(UPLOAD, requests=0, rate_bytes_per_s=0.0))
+        clock.now += LINE_INTERVAL_S - 1
+        reporter.show(UPLOAD)  # a new one
     err = capsys.readouterr().err
     assert err.count("model.bin   25%") == 2
+    assert err.count("model.bin  to cdcdcdcdcdcd") == 2
     assert err.count("b.bin   25%  1 B of 4 B hashed") == 2
 
 
@@ -228,11 +259,15 @@ def test_on_a_terminal_bars_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None
         reporter.show(replace(PROGRESS, bytes_done=2 * GIB))
         reporter.show(HashingProgress(path=Path("d/b.bin"), bytes_done=1, bytes_total=4))
         reporter.show(FileShared(file_id=FILE_ID, name="b.bin", size=4, path=Path("d/b.bin")))
+        reporter.show(UPLOAD)
+        reporter.show(replace(UPLOAD, requests=0, rate_bytes_per_s=0.0))
         reporter.show(COMPLETED)
     before, _, after = terminal.getvalue().rpartition("fetched model.bin")
     assert "50%" in before
     assert "hashed" in before
+    assert "sent" in before
     assert "%" not in after
+    assert "sent" not in after
 
 
 def test_the_reporter_fits_the_console(capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,7 @@ class Downloading:
             rng=Random(1),
             patience=Patience(wait),
             throttles=Throttles(RateLimits()),
+            busy_s=lambda: 0.0,
         )
 
     async def find_sources(self) -> list[NodeItem]:

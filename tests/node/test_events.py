@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2pnode.node import events
+from p2pnode.node.bottleneck import Bottleneck
 from p2pnode.node.events import FetchCompleted, NodeEvent
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "EVENTS.md").read_text()
@@ -17,9 +18,12 @@ KINDS = NodeEvent.__subclasses__()
 
 
 def documented() -> dict[str, set[str]]:
-    section = DOCUMENT.split("## From the command line")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
-    return {name: set(re.findall(r"`(\w+)`", keys)) for name, keys in rows}
+    return {name: set(re.findall(r"`(\w+)`", keys)) for name, keys in rows_of("From a running node")}
+
+
+def rows_of(heading: str) -> list[tuple[str, str]]:
+    section = DOCUMENT.split(f"## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE)
 
 
 def snake(kind: type[NodeEvent]) -> str:
@@ -35,6 +39,10 @@ def test_nothing_is_documented_that_does_not_exist() -> None:
     assert set(documented()) == {snake(kind) for kind in KINDS}
 
 
+def test_every_bottleneck_is_explained() -> None:
+    assert [word for word, _ in rows_of("What limits a transfer")] == list(Bottleneck)
+
+
 def test_an_event_becomes_plain_json() -> None:
     event = FetchCompleted(
         file_id=b"\x01\xff",
@@ -45,6 +53,7 @@ def test_an_event_becomes_plain_json() -> None:
         bytes_fetched=3,
         sources={b"\x0a": 3},
         limit_waited_s=0.25,
+        bottleneck=Bottleneck.SENDER_DISK,
     )
     assert json.loads(json.dumps(event.to_json())) == {
         "event": "fetch_completed",
@@ -56,6 +65,7 @@ def test_an_event_becomes_plain_json() -> None:
         "bytes_fetched": 3,
         "sources": {"0a": 3},
         "limit_waited_s": 0.25,
+        "bottleneck": "sender_disk",
     }
     address = events.PeerConnected(node_id=b"", name="", role="", address=("h", 1), dialed=True).to_json()
     assert address["address"] == ["h", 1]

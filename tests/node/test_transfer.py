@@ -15,6 +15,7 @@ from trio.testing import MockClock, memory_stream_pair
 
 from p2pnode import config
 from p2pnode.errors import NotFound, P2PNodeError, RemoteProtocolError, TimedOut
+from p2pnode.node.diagnosis import FetchDiagnosis
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.rate_limits import Throttle
 from p2pnode.node.transfer import PieceMismatch, Transfer, fetch_metainfo, requests_for
@@ -124,7 +125,9 @@ async def transferring(
 
     async def fetch() -> None:
         try:
-            await Transfer(MessageStream(ours), store, inline_blocking(), note, Throttle()).fetch(request)
+            with FetchDiagnosis(store.times, lambda: 0.0).request(b"source") as task:
+                transfer = Transfer(MessageStream(ours), store, inline_blocking(), note, Throttle(), task)
+                await transfer.fetch(request)
         except P2PNodeError as error:
             failure.append(error)
         await ours.aclose()
