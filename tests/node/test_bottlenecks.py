@@ -136,7 +136,8 @@ async def test_windows_that_are_smaller_than_a_long_path(
     autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The slow start is the network's; afterwards what may be under way is bounded by us."""
-    monkeypatch.setattr(config, "CONNECTION_SEND_BUFFER_MAX", MIB // 4)
+    monkeypatch.setattr(config, "CONNECTION_SEND_BUFFER", MIB // 4)
+    monkeypatch.setattr(config, "SEND_BUFFER_GROWTH_MAX", 1)
     pair = await Pair.transferring(swarm, 4 * MIB, profile=LONG)
     named = pair.named_by_receiver()
     assert named[-6:] == 6 * [Bottleneck.FLOW_CONTROL]
