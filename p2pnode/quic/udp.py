@@ -79,7 +79,6 @@ class UdpSocket:
         self.runs_refused: Counter[str] = Counter()
         self._socket = bound
         self._local_address = from_sockaddr(bound.getsockname())
-        self._is_drained = True  # so it is when it has something: that will be told
         self._writable = trio.Lock()  # trio lets one task wait for a descriptor, and every connection sends
         self._received_from: dict[tuple[Any, ...], Address] = {}
         self._send_to: dict[Address, tuple[Any, ...]] = {}
@@ -100,11 +99,9 @@ class UdpSocket:
         """Wait for datagrams, then give all that are there, up to `BATCH_MAX` or a run more."""
         while True:
             self._check_open()
-            if self._is_drained:
-                await trio.lowlevel.wait_readable(self._socket)
-            else:
-                await trio.lowlevel.checkpoint()  # under a flood too, the connections get their turn
-                self._check_open()
+            await trio.lowlevel.wait_readable(
+                self._socket
+            )  # under a flood too, the connections get their turn
             if bursts := self._drain():
                 return bursts
 
@@ -118,8 +115,7 @@ class UdpSocket:
                     RECEIVE_SIZE_MAX, udp_options.CONTROL_SIZE_MAX
                 )
             except BlockingIOError:
-                self._is_drained = True
-                return bursts
+                break
             except OSError:
                 room -= 1  # an ICMP error for something we sent: reading it cleared it
                 continue
@@ -130,7 +126,6 @@ class UdpSocket:
                 bursts.append((datagrams, self._received_from.get(sockaddr) or self._remember(sockaddr)))
                 last_sockaddr = sockaddr
             room -= len(datagrams)
-        self._is_drained = False
         return bursts
 
     def _remember(self, sockaddr: tuple[Any, ...]) -> Address:

@@ -397,6 +397,14 @@ async def test_what_waits_is_taken_in_bit_by_bit(autojump_clock: Clock) -> None:
         assert connection.statistics.datagrams_received == 2 * config.TAKE_IN_MAX + 1
 
 
+async def test_a_driver_that_always_has_work_lets_others_run(autojump_clock: Clock) -> None:
+    async with Network() as network:
+        connection = _bare_connection(network)
+        connection.wake()
+        with trio.testing.assert_checkpoints():
+            await connection._wait_for_work()
+
+
 # -- escapes -----------------------------------------------------------------------------------------------
 
 

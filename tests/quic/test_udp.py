@@ -308,6 +308,15 @@ async def test_W7_a_run_that_is_refused_loses_only_what_is_refused_by_itself() -
     bound.close()
 
 
+async def test_W7_a_refusal_that_passes_does_not_end_runs() -> None:
+    bound = refusing(errno.EPERM)
+    sent = [bytes([number]) * 10 for number in range(5)]
+    await bound.send_batch([(sent, bound.local_address)])
+    assert await received_from(bound, 5) == sent
+    assert bound.sends_runs
+    bound.close()
+
+
 @pytest.mark.parametrize("waits", [errno.EAGAIN, errno.ENOBUFS])
 async def test_W7_a_run_waits_for_room(waits: int) -> None:
     bound = refusing(waits, waits)
