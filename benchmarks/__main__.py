@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from benchmarks import connections
 from benchmarks.catalogue import WAYS
 from benchmarks.figures import figures
 from benchmarks.machine import OtherLoad, describe
@@ -21,6 +22,7 @@ from benchmarks.measuring import MIB, PROJECT, Failed, Measurement, Place, Sampl
 from benchmarks.report import Run, to_markdown
 
 OUTPUT: Final = PROJECT / "docs" / "benchmarks"
+CONNECTIONS: Final = "connections"  # the one thing to measure that moves no file
 PAGE: Final = "RESULTS.md"
 PLOT: Final = "results.svg"
 
@@ -29,7 +31,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [way.name for way in WAYS]
+    names = [*(way.name for way in WAYS), CONNECTIONS]
     parser.add_argument(
         "--size-mib", type=int, nargs="+", default=[256, 1024], metavar="N", help="file sizes"
     )
@@ -55,16 +57,15 @@ class Bench:
     """One call of the program."""
 
     def __init__(self, ways: Sequence[Way], rounds: int, scratch: Path | None, *, is_json: bool) -> None:
-        self.run = Run(describe(), rounds, {way.name: way.title for way in ways})
+        titles = {way.name: way.title for way in ways} | {CONNECTIONS: CONNECTIONS}
+        self.run = Run(describe(), rounds, titles)
         self.has_failed = False  # one of ours, which is a defect
         self._scratch = scratch
         self._is_json = is_json
-        self._ways: list[Way] = []
+        self._ways = list(ways)
         for way in ways:
             reason = way.why_not()
-            if reason is None:
-                self._ways.append(way)
-            else:
+            if reason is not None:
                 self._skip(way, reason)
 
     def measure(self, size_mib: int) -> None:
@@ -84,11 +85,22 @@ class Bench:
             for measurement in self.run.results[size_mib].values():
                 tell(measurement.to_json())
 
+    def measure_connections(self) -> None:
+        """What connections cost beside their bytes."""
+        with tempfile.TemporaryDirectory(prefix="p2pnode-bench-", dir=self._scratch) as root:
+            try:
+                self.run.findings = connections.measure(Place(Path(root), 0))
+            except Failed as failure:
+                self.has_failed = True
+                self._tell_skipped(CONNECTIONS, str(failure))
+        if self._is_json:
+            for finding in self.run.findings:
+                tell(finding.to_json())
+
     def _measure_once(self, way: Way, place: Place, samples: list[Sample], where: str) -> None:
         try:
             sample = way.measure(place)
         except Failed as failure:
-            self._ways.remove(way)
             self.has_failed |= way.is_ours
             self._skip(way, str(failure))
         else:
@@ -96,11 +108,15 @@ class Bench:
             remark(f"{where}: {way.name:16} {sample.mb_per_s:8.1f} MB/s")
 
     def _skip(self, way: Way, reason: str) -> None:
-        self.run.skipped[way.name] = reason
+        self._ways.remove(way)
+        self._tell_skipped(way.name, reason)
+
+    def _tell_skipped(self, name: str, reason: str) -> None:
+        self.run.skipped[name] = reason
         if self._is_json:
-            tell({"event": "skipped", "name": way.name, "reason": reason})
+            tell({"event": "skipped", "name": name, "reason": reason})
         else:
-            remark(f"skipped: {way.name}: {reason}")
+            remark(f"skipped: {name}: {reason}")
 
 
 def main() -> int:
@@ -110,17 +126,21 @@ def main() -> int:
         for way in ways:
             reason = way.why_not()
             print(f"{way.name:16} {way.title}" + (f" (not here: {reason})" if reason else ""))
+        print(f"{CONNECTIONS:16} handshakes, small requests, memory of idle connections")
         return 0
     bench = Bench(ways, options.rounds, options.dir, is_json=options.json)
-    for size_mib in options.size_mib:
-        bench.measure(size_mib)
+    if ways:
+        for size_mib in options.size_mib:
+            bench.measure(size_mib)
+    if options.only is None or CONNECTIONS in options.only:
+        bench.measure_connections()
     report(bench.run, options)
     return int(bench.has_failed)
 
 
 def report(run: Run, options: argparse.Namespace) -> None:
     """What was asked for, to standard output and to the documents."""
-    reached = figures(run.results)
+    reached = figures(run.results, run.findings)
     if not options.json:
         print(to_markdown(run))
     elif options.ratios:

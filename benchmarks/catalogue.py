@@ -12,6 +12,7 @@ from benchmarks.ways.nginx_curl import NginxCurlWay
 
 WAYS: Final[tuple[Way, ...]] = (
     PairWay("raw-1452", "p2pnode raw stream, 1452", "raw_stream", "1452", is_ours=True),
+    PairWay("raw-mtu", "p2pnode raw stream, path MTU discovered", "raw_stream", "mtu", is_ours=True),
     GetWay(),
     EngineBoundWay(),
     PairWay("asyncio", "aioquic.asyncio serve and connect, 1452", "asyncio_pair"),

@@ -1,29 +1,28 @@
-"""What connections cost: handshakes, memory while they are idle, and requests with few or many of them open.
+"""What connections cost, beside the bytes they carry: handshakes, memory while idle, small requests.
 
-    python -m benchmarks.connections [--json] [--counts 1 10 100 1000] [--requests 2000]
+    python -m benchmarks.connections serve PORT CERTIFICATE KEY
+    python -m benchmarks.connections dial PORT EXTENT
 
-A listener in one process, a dialer in another. Figures are those of the listener: CPU time and resident memory
-without those of a process that only listens.
+The dialer prints a line before and after each step; whoever started both looks then at the CPU time and the
+memory of the listener.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import gc
 import json
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import trio
 
-from benchmarks.measuring import PROJECT
-from p2pnode import config
+from benchmarks.measuring import Place, free_port
+from benchmarks.programs import Program
 from p2pnode.errors import ConnectionClosed
 from p2pnode.quic import (
     Connection,
@@ -31,215 +30,242 @@ from p2pnode.quic import (
     Endpoint,
     NodeKey,
     NoTrust,
-    Stream,
     open_endpoint,
     open_udp_socket,
 )
 
 ALPN: Final = "benchmark"
-LOCALHOST: Final = "127.0.0.1"
-REQUEST: Final = b"a small request of some fifty bytes, as they often are"
+AT_ONCE: Final = 16  # dials, or requests, that are under way together
+TIME_LIMIT_S: Final = 600.0
+SETTLE_S: Final = 0.1  # for last acknowledgements, before and after a step
+REQUEST: Final = b"?" * 64
 ANSWER: Final = bytes(1024)
-DIALED_AT_ONCE: Final = 16
-ASKED_AT_ONCE: Final = 16
-ROUNDS: Final = 5
 
 
-# -- the listener, in a process of its own ---------------------------------------------------------------------
+@dataclass(frozen=True)
+class Extent:
+    """How much is done."""
+
+    open: tuple[int, ...] = (1, 10, 100, 1000)  # connections, one after the other
+    requests: int = 2000  # with each of these numbers, in each round
+    rounds: int = 5
+    handshakes: int = 300
+
+    def steps(self) -> Iterator[str]:
+        """Their names, in order."""
+        for count in self.open:
+            yield f"open {count}"
+            yield from self.rounds_of(f"requests {count}")
+        yield from self.rounds_of("one by one")
+        yield "handshakes"
+
+    def rounds_of(self, name: str) -> list[str]:
+        """The steps of what is done several times."""
+        return [f"{name}, round {number}" for number in range(1, self.rounds + 1)]
 
 
-async def listen() -> None:
-    """Answer every request; for each line of standard input tell CPU seconds and resident bytes."""
-    async with an_endpoint() as endpoint, trio.open_nursery() as nursery:
-        print(endpoint.local_address[1], flush=True)
-        nursery.start_soon(accept_all, endpoint, nursery)
-        while await trio.to_thread.run_sync(sys.stdin.readline):
-            gc.collect()
-            print(time.process_time(), resident_bytes(), flush=True)
-        nursery.cancel_scope.cancel()
+WHOLE: Final = Extent()
 
 
-async def accept_all(endpoint: Endpoint, nursery: trio.Nursery) -> None:
-    while True:
-        nursery.start_soon(answer_all, await endpoint.accept(), nursery)
+@dataclass(frozen=True)
+class Finding:
+    """One figure of a listener with many connections."""
+
+    name: str
+    title: str
+    value: float
+    unit: str
+
+    def to_json(self) -> dict[str, object]:
+        """The line of `--json`."""
+        return {"event": "finding", "name": self.name, "value": round(self.value, 2), "unit": self.unit}
 
 
-async def answer_all(connection: Connection, nursery: trio.Nursery) -> None:
-    with contextlib.suppress(ConnectionClosed):
+# -- the listener -------------------------------------------------------------------------------------------
+
+
+async def serve(port: int, certificate: Path, key: Path) -> None:
+    socket = await open_udp_socket(("127.0.0.1", port))
+    credentials = Credentials.load(certificate, key)
+    async with open_endpoint(socket, credentials, alpns=[ALPN]) as endpoint, trio.open_nursery() as nursery:
+        print("ready", flush=True)
         while True:
-            nursery.start_soon(answer, await connection.accept_stream())
+            nursery.start_soon(answer_all, await endpoint.accept())
 
 
-async def answer(stream: Stream) -> None:
-    async with stream:
-        while await stream.receive_some():
-            pass
-        await stream.send_all(ANSWER)
-
-
-def resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096
-
-
-class AnEndpoint:
-    """An endpoint on a free port of loopback, that closes with its socket."""
-
-    async def __aenter__(self) -> Endpoint:
-        self._socket = await open_udp_socket((LOCALHOST, 0))
-        credentials = Credentials.from_node_key(NodeKey.generate())
-        self._endpoint = open_endpoint(self._socket, credentials, alpns=[ALPN])
-        return await self._endpoint.__aenter__()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._endpoint.__aexit__(None, None, None)
-        self._socket.close()
-
-
-def an_endpoint() -> AnEndpoint:
-    return AnEndpoint()
-
-
-# -- the dialer ------------------------------------------------------------------------------------------------
-
-
-class Listener:
-    """The other process, and what it says of itself."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdin is not None and process.stdout is not None
-        self._stdin: IO[str] = process.stdin
-        self._stdout: IO[str] = process.stdout
-        self.port = int(self._stdout.readline())
-
-    async def usage(self) -> tuple[float, int]:
-        """CPU seconds since its start, and resident bytes now."""
-        return await trio.to_thread.run_sync(self._ask)
-
-    def _ask(self) -> tuple[float, int]:
-        self._stdin.write("\n")
-        self._stdin.flush()
-        cpu, resident = self._stdout.readline().split()
-        return float(cpu), int(resident)
-
-
-async def dial(endpoint: Endpoint, port: int, count: int) -> list[Connection]:
-    """So many connections, some at a time."""
-    connections: list[Connection] = []
-    left = iter(range(count))
-
-    async def worker() -> None:
-        for _ in left:
-            connections.append(
-                await endpoint.dial((LOCALHOST, port), alpn=ALPN, server_name=LOCALHOST, trust=NoTrust())
-            )
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(DIALED_AT_ONCE):
-            nursery.start_soon(worker)
-    return connections
-
-
-async def ask(connections: Sequence[Connection], requests: int, at_once: int) -> None:
-    """So many requests, each on a stream of its own, in turn over the connections."""
-    left = iter(range(requests))
-
-    async def worker() -> None:
-        for number in left:
-            async with await connections[number % len(connections)].open_stream() as stream:
-                await stream.send_all(REQUEST)
-                await stream.send_eof()
+async def answer_all(connection: Connection) -> None:
+    """One task for each connection, as a server has."""
+    try:
+        while True:
+            async with await connection.accept_stream() as stream:
                 while await stream.receive_some():
                     pass
+                await stream.send_all(ANSWER)
+    except ConnectionClosed:
+        return
+
+
+# -- the dialer ---------------------------------------------------------------------------------------------
+
+
+class Dialer:
+    """All connections to one listener, from one socket."""
+
+    def __init__(self, endpoint: Endpoint, port: int) -> None:
+        self._endpoint = endpoint
+        self._address = ("127.0.0.1", port)
+        self.connections: list[Connection] = []
+
+    async def dial(self, _number: int) -> None:
+        """One more connection."""
+        self.connections.append(
+            await self._endpoint.dial(self._address, alpn=ALPN, server_name="127.0.0.1", trust=NoTrust())
+        )
+
+    async def request(self, number: int) -> None:
+        """A small request on the connection whose turn it is, and its answer."""
+        async with await self.connections[number % len(self.connections)].open_stream() as stream:
+            await stream.send_all(REQUEST)
+            await stream.send_eof()
+            while await stream.receive_some():
+                pass
+
+    async def dial_and_close(self, number: int) -> None:
+        """A handshake and nothing else."""
+        await self.dial(number)
+        self.connections.pop().close()
+
+    async def close_all(self) -> None:
+        """Until both sides know: a listener takes only so many from one address."""
+        while self.connections:
+            connection = self.connections.pop()
+            connection.close()
+            await connection.wait_closed()
+
+
+async def dial(port: int, extent: Extent) -> None:
+    socket = await open_udp_socket(("127.0.0.1", 0))
+    async with open_endpoint(socket, Credentials.from_node_key(NodeKey.generate())) as endpoint:
+        dialer = Dialer(endpoint, port)
+        for count in extent.open:
+            new = count - len(dialer.connections)
+            async with step(f"open {count}"):
+                await many(dialer.dial, new, AT_ONCE)
+            await many(dialer.request, count, AT_ONCE)  # the first on each makes what the others find
+            for name in extent.rounds_of(f"requests {count}"):
+                async with step(name):
+                    await many(dialer.request, extent.requests, AT_ONCE)
+        await dialer.close_all()
+        await dialer.dial(0)
+        for name in extent.rounds_of("one by one"):
+            async with step(name):
+                await many(dialer.request, extent.requests, 1)
+        async with step("handshakes"):
+            await many(dialer.dial_and_close, extent.handshakes, AT_ONCE)
+
+
+async def many(act: Callable[[int], Awaitable[None]], count: int, at_once: int) -> None:
+    """`act` with 0 … `count` - 1, some at once."""
+    numbers = iter(range(count))
+
+    async def act_in_turn() -> None:
+        for number in numbers:
+            await act(number)
 
     async with trio.open_nursery() as nursery:
         for _ in range(at_once):
-            nursery.start_soon(worker)
+            nursery.start_soon(act_in_turn)
 
 
-class Measurements:
-    """What was found, told as it is found."""
-
-    def __init__(self, *, is_json: bool) -> None:
-        self._is_json = is_json
-        self.values: dict[str, float] = {}
-
-    def tell(self, name: str, value: float, unit: str) -> None:
-        self.values[name] = value
-        if self._is_json:
-            print(
-                json.dumps({"event": "measurement", "name": name, "value": value, "unit": unit}), flush=True
-            )
-        else:
-            print(f"{name:44} {value:12,.2f} {unit}", flush=True)
+@asynccontextmanager
+async def step(name: str) -> AsyncIterator[None]:
+    """Tell when it begins and ends, so that the listener can be looked at."""
+    await trio.sleep(SETTLE_S)
+    print(json.dumps({"begin": name}), flush=True)
+    began_at = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - began_at
+    await trio.sleep(SETTLE_S)
+    print(json.dumps({"end": name, "seconds": seconds}), flush=True)
 
 
-async def measure(listener: Listener, counts: Sequence[int], requests: int, found: Measurements) -> None:
-    async with an_endpoint() as endpoint:
-        await ask(await dial(endpoint, listener.port, 1), 200, ASKED_AT_ONCE)  # all code has run once
-        connections: list[Connection] = []
-        for count in sorted(counts):
-            cpu, resident = await listener.usage()
-            began_at, before = trio.current_time(), len(connections)
-            connections += await dial(endpoint, listener.port, count - before)
-            seconds, dialed = trio.current_time() - began_at, count - before
-            after_cpu, after_resident = await listener.usage()
-            if count == max(counts):
-                found.tell("handshakes", dialed / seconds, "a second, both sides together")
-                found.tell("handshake, CPU of the listener", (after_cpu - cpu) / dialed * 1000, "ms")
-                found.tell("idle connection, listener", (after_resident - resident) / dialed / 1024, "KiB")
-            await measure_requests(listener, connections, requests, found)
-        few, many = f"request, {10} open", f"request, {max(counts)} open"
-        if few in found.values and max(counts) > 10:
-            found.tell(f"request, {max(counts)} ÷ 10 open", found.values[many] / found.values[few], "times")
-        await measure_one(connections[0], requests, found)
+# -- who looks at both --------------------------------------------------------------------------------------
 
 
-async def measure_requests(
-    listener: Listener, connections: Sequence[Connection], requests: int, found: Measurements
-) -> None:
-    """CPU time of the listener for one request, with all these open and each of them in use."""
-    costs = []
-    for _ in range(ROUNDS):
-        before, _ = await listener.usage()
-        await ask(connections, requests, ASKED_AT_ONCE)
-        after, _ = await listener.usage()
-        costs.append((after - before) / requests * 1e6)
-    found.tell(f"request, {len(connections)} open", statistics.median(costs), "µs of the listener's CPU")
+@dataclass(frozen=True)
+class Spent:
+    """What one step took: seconds of the clock, CPU seconds and new resident bytes of the listener."""
+
+    seconds: float
+    cpu_s: float
+    rss: int
 
 
-async def measure_one(connection: Connection, requests: int, found: Measurements) -> None:
-    """Requests a second on one connection, one after the other and some at a time."""
-    for at_once in (1, ASKED_AT_ONCE):
-        rates = []
-        for _ in range(ROUNDS):
-            began_at = trio.current_time()
-            await ask([connection], requests // 4, at_once)
-            rates.append(requests // 4 / (trio.current_time() - began_at))
-        found.tell(f"requests on one connection, {at_once} at a time", statistics.median(rates), "a second")
+def measure(place: Place, extent: Extent = WHOLE) -> list[Finding]:
+    """All of it, once. `Failed`."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.connections"]
+    with Program(
+        [*command, "serve", port, place.certificate, place.key], time_limit_s=TIME_LIMIT_S
+    ) as listener:
+        listener.wait_for("ready")
+        with Program(
+            [*command, "dial", port, json.dumps(asdict(extent))], time_limit_s=TIME_LIMIT_S
+        ) as dialer:
+            spent = {name: _look(listener, dialer, name) for name in extent.steps()}
+    return list(_findings(spent, extent))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def _look(listener: Program, dialer: Program, name: str) -> Spent:
+    dialer.wait_for(f'{{"begin": "{name}"')
+    cpu_s, rss = listener.cpu_s(), listener.rss()
+    end = json.loads(dialer.wait_for(f'{{"end": "{name}"'))
+    return Spent(end["seconds"], listener.cpu_s() - cpu_s, listener.rss() - rss)
+
+
+def _findings(spent: Mapping[str, Spent], extent: Extent) -> Iterator[Finding]:
+    def seconds(name: str) -> float:
+        return statistics.median(spent[step].seconds for step in extent.rounds_of(name))
+
+    def cpu_s(name: str) -> float:
+        return statistics.median(spent[step].cpu_s for step in extent.rounds_of(name))
+
+    handshakes = spent["handshakes"]
+    fewest, *_, some, most = extent.open
+    yield Finding("handshakes", "handshakes a second", extent.handshakes / handshakes.seconds, "1/s")
+    yield Finding(
+        "handshake-cpu", "CPU time of the listener for one", handshakes.cpu_s / extent.handshakes * 1e6, "µs"
     )
-    parser.add_argument("--counts", type=int, nargs="+", default=[1, 10, 100, 1000], metavar="N")
-    parser.add_argument("--requests", type=int, default=2000, metavar="N")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    assert max(options.counts) <= config.CONNECTIONS_PER_NETWORK_MAX
-    command = [sys.executable, "-m", "benchmarks.connections", "listen"]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT
-    ) as process:
-        found = Measurements(is_json=options.json)
-        trio.run(measure, Listener(process), options.counts, options.requests, found)
-        assert process.stdin is not None
-        process.stdin.close()
+    yield Finding(
+        "requests",
+        f"small requests a second, {AT_ONCE} at a time, connections open: {fewest}",
+        extent.requests / seconds(f"requests {fewest}"),
+        "1/s",
+    )
+    yield Finding(
+        "requests-one-by-one",
+        "small requests a second on one connection, one after the other",
+        extent.requests / seconds("one by one"),
+        "1/s",
+    )
+    for count in extent.open:
+        yield Finding(
+            f"request-cpu-{count}",
+            f"CPU time of the listener for a small request, connections open: {count}",
+            cpu_s(f"requests {count}") / extent.requests * 1e6,
+            "µs",
+        )
+    yield Finding(
+        "idle-rss",
+        "resident memory of an idle accepted connection and its task",
+        spent[f"open {most}"].rss / (most - some) / 1024,
+        "KiB",
+    )
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["listen"]:
-        trio.run(listen)
-    else:
-        main()
+    match sys.argv[1:]:
+        case "serve", port, certificate, key:
+            trio.run(serve, int(port), Path(certificate), Path(key))
+        case "dial", port, extent:
+            trio.run(dial, int(port), Extent(**json.loads(extent)))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.connections import Finding
 from benchmarks.measuring import MB, MIB, Measurement
 
 Results = Mapping[int, Mapping[str, Measurement]]  # by size in MiB, then by the name of the way
@@ -74,15 +75,25 @@ RATIOS: Final = (
 )
 
 
-def figures(results: Results) -> list[Figure]:
+def figures(results: Results, findings: Sequence[Finding] = ()) -> list[Figure]:
     """All of them, from the largest size that was measured. A ratio is the median of its rounds'."""
-    size = max(results)
-    reached = [_figure(ratio, results[size]) for ratio in RATIOS]
+    measured = results[max(results)] if results else {}
+    reached = [_figure(ratio, measured) for ratio in RATIOS]
     memory = _peak_mib(results.get(MEMORY_SIZE_MIB, {}).get("get"))
     reached.append(
         Figure(
             "peak memory of either side of a 10 GiB get", memory, None, 150, 80, unit=" MiB", is_upper=True
         )
+    )
+    found = {finding.name: finding.value for finding in findings}
+    idle = found.get("idle-rss")
+    reached.append(
+        Figure("memory of an idle accepted connection", idle, None, 100, 70, unit=" KiB", is_upper=True)
+    )
+    many, few = found.get("request-cpu-1000"), found.get("request-cpu-10")
+    growth = many / few if many and few else None
+    reached.append(
+        Figure("cost of a request with 1,000 connections ÷ with 10", growth, None, 1.2, 1.0, is_upper=True)
     )
     return reached
 

@@ -16,6 +16,8 @@ from typing import Final, Protocol
 MB: Final = 1_000_000
 MIB: Final = 1024 * 1024
 PROJECT: Final = Path(__file__).resolve().parent.parent
+START_LIMIT_S: Final = 120.0  # for starting, hashing and handshakes
+RATE_MIN: Final = 1 * MB  # bytes a second, below which a transfer hangs
 
 _PAST_S: Final = 60.0  # a file that changed a moment ago is not shared yet
 
@@ -80,6 +82,11 @@ class Place:
         self.source.parent.mkdir(parents=True)
         self._digest = self._write_source()
         subprocess.run(["bash", PROJECT / "generate_certs.sh"], cwd=root, check=True, capture_output=True)
+
+    @property
+    def time_limit_s(self) -> float:
+        """Who takes longer for a transfer hangs."""
+        return START_LIMIT_S + self.size / RATE_MIN
 
     def _write_source(self) -> bytes:
         digest = hashlib.sha256()

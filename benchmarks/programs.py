@@ -14,8 +14,6 @@ from typing import Any, Final, Self
 
 from benchmarks.measuring import MB, PROJECT, Failed, Place, Sample
 
-TIME_LIMIT_S: Final = 120.0  # for starting and handshakes …
-RATE_MIN: Final = 2 * MB  # … and beside it bytes a second, below which a transfer hangs
 END_TIMEOUT_S: Final = 10.0
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
@@ -25,12 +23,12 @@ class Program:
     """A child process whose standard output is read line by line. Ends with the block."""
 
     def __init__(
-        self, command: Sequence[object], *, size: int, environment: dict[str, str] | None = None
+        self, command: Sequence[object], *, time_limit_s: float, environment: dict[str, str] | None = None
     ) -> None:
-        """`size` bytes are to be moved: after the time for that, it is killed and `Failed` is raised."""
+        """When it runs longer than `time_limit_s` it is killed, and `Failed` is raised."""
         self._command = [str(word) for word in command]
         self._environment = os.environ | (environment or {})
-        self._time_limit_s = TIME_LIMIT_S + size / RATE_MIN
+        self._time_limit_s = time_limit_s
         self._rss_peak = 0
 
     def __enter__(self) -> Self:
@@ -81,8 +79,9 @@ class Program:
     def _last_words(self) -> str:
         code = self._process.wait()
         self._errors.seek(0)
-        lines = self._errors.read().strip().splitlines()
-        return f"{' '.join(self._command[:4])} … ended with {code}: {lines[-1] if lines else 'no message'}"
+        lines = [line.strip(" |+-") for line in self._errors]  # without the frame of an exception group
+        message = next((line.strip() for line in reversed(lines) if line.strip()), "no message")
+        return f"{' '.join(self._command[:4])} … ended with {code}: {message}"
 
     def cpu_s(self) -> float:
         """User and system time so far; of a process that ended too, until the block ends."""
@@ -90,19 +89,23 @@ class Program:
             fields = file.read().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
+    def rss(self) -> int:
+        """Bytes that are resident now."""
+        return self._memory()["VmRSS"]
+
     def rss_peak(self) -> int:
         """The most bytes that were ever resident, as far as was looked."""
         self._look_at_memory()
         return self._rss_peak
 
     def _look_at_memory(self) -> None:
-        with (
-            contextlib.suppress(OSError),
-            open(f"/proc/{self._process.pid}/status", encoding="ascii") as file,
-        ):
-            for line in file:
-                if line.startswith("VmHWM"):
-                    self._rss_peak = max(self._rss_peak, int(line.split()[1]) * 1024)
+        with contextlib.suppress(OSError):
+            self._rss_peak = max(self._rss_peak, self._memory().get("VmHWM", 0))  # 0: it has just ended
+
+    def _memory(self) -> dict[str, int]:
+        with open(f"/proc/{self._process.pid}/status", encoding="ascii") as file:
+            lines = [line.split() for line in file if line.startswith("Vm")]
+        return {name.rstrip(":"): int(kib) * 1024 for name, kib, _ in lines}
 
 
 def module(name: str, *arguments: object) -> list[object]:
@@ -114,9 +117,9 @@ def measure_pair(
     place: Place, sender_command: Sequence[object], receiver_command: Sequence[object]
 ) -> Sample:
     """A sender that says `ready`, and a receiver that keeps a `Receipt`."""
-    with Program(sender_command, size=place.size) as sender:
+    with Program(sender_command, time_limit_s=place.time_limit_s) as sender:
         sender.wait_for("ready")
-        with Program(receiver_command, size=place.size) as receiver:
+        with Program(receiver_command, time_limit_s=place.time_limit_s) as receiver:
             receiver.wait_for('"begin"')
             began_at = sender.cpu_s(), receiver.cpu_s()
             end: dict[str, Any] = json.loads(receiver.wait_for('"end"'))

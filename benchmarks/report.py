@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.connections import Finding
 from benchmarks.figures import Figure, figures
 from benchmarks.measuring import MB, MIB, Measurement
 
@@ -19,6 +20,7 @@ class Run:
     titles: Mapping[str, str]  # of the ways, by name
     results: dict[int, dict[str, Measurement]] = field(default_factory=dict)  # by size in MiB
     skipped: dict[str, str] = field(default_factory=dict)  # why, by name
+    findings: list[Finding] = field(default_factory=list)
     other_load: dict[int, float] = field(default_factory=dict)  # cores, by size
 
 
@@ -31,8 +33,11 @@ def to_markdown(run: Run, plot: str | None = None) -> str:
         lines += [f"![Rates of the ways to move a file]({plot})", ""]
     for size in run.results:
         lines += _size_section(run, size)
-    if any(run.results.values()):
-        lines += figures_section(figures(run.results))
+    if run.findings:
+        lines += ["## Connections", "", "| | |", "|---|--:|"]
+        lines += [f"| {found.title} | {found.value:.1f} {found.unit} |" for found in run.findings]
+        lines.append("")
+    lines += figures_section(figures(run.results, run.findings))
     if run.skipped:
         lines += ["## Not measured", ""]
         lines += [f"- {run.titles[name]}: {reason}" for name, reason in run.skipped.items()]

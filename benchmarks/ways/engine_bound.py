@@ -48,7 +48,7 @@ class EngineBoundWay:
     def measure(self, place: Place) -> Sample:
         """One process for both sides."""
         command = module("engine_bound", place.size, place.certificate, place.key)
-        with Program(command, size=place.size) as program:
+        with Program(command, time_limit_s=place.time_limit_s) as program:
             spent = json.loads(program.wait_for("cpu_s_sender"))
             rss_mb = program.rss_peak() / MB
         return Sample(

@@ -34,7 +34,9 @@ class GetWay:
             def start(*arguments: object) -> Program:
                 command = [sys.executable, "-m", "p2pnode", *arguments, "--json"]
                 environment = {"XDG_STATE_HOME": str(place.root / "state")}
-                return stack.enter_context(Program(command, size=place.size, environment=environment))
+                return stack.enter_context(
+                    Program(command, time_limit_s=place.time_limit_s, environment=environment)
+                )
 
             to_server = ("--server-addr", address, "--server-cert", place.certificate)
             server = start(

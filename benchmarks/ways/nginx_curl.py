@@ -64,7 +64,8 @@ class NginxCurlWay:
         configuration = place.root / "nginx.conf"
         configuration.write_text(CONFIGURATION.format(root=place.root, port=port))
         nginx = Program(
-            [find_program("nginx"), "-e", "stderr", "-p", place.root, "-c", configuration], size=place.size
+            [find_program("nginx"), "-e", "stderr", "-p", place.root, "-c", configuration],
+            time_limit_s=place.time_limit_s,
         )
         curl = Program(
             [
@@ -72,7 +73,7 @@ class NginxCurlWay:
                 "--output", place.target, "--write-out", "%{json}\\n", f"https://localhost:{port}/{place.source.name}",
                 "--resolve", f"localhost:{port}:127.0.0.1",
             ],
-            size=place.size,
+            time_limit_s=place.time_limit_s,
         )  # fmt: skip
         with nginx:
             _wait_until_listening(port)

@@ -1,6 +1,6 @@
 """Our own stream, without node, hashes and journal: one `p2pnode.quic` endpoint in each process.
 
-The variant is the size of the datagrams.
+The variant is the size of all datagrams, or `mtu` for what the path is found to carry.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ import trio
 
 from benchmarks.pair import Offer, Order, run_pair, tell_ready
 from benchmarks.receipt import CHUNK_SIZE, Receipt
+from p2pnode import config
 from p2pnode.quic import Credentials, Endpoint, NodeKey, NoTrust, open_endpoint, open_udp_socket
 
 ALPN = "benchmark"
+SIZES = {"mtu": (config.DATAGRAM_SIZE, config.DATAGRAM_SIZE_MAX)}  # of datagrams: at first, and at most
 
 
 @asynccontextmanager
 async def an_endpoint(variant: str, port: int, credentials: Credentials) -> AsyncIterator[Endpoint]:
     socket = await open_udp_socket(("127.0.0.1", port))
-    async with open_endpoint(socket, credentials, alpns=[ALPN], datagram_size=int(variant)) as endpoint:
+    first, most = SIZES.get(variant) or (int(variant), int(variant))
+    async with open_endpoint(
+        socket, credentials, alpns=[ALPN], datagram_size=first, datagram_size_max=most
+    ) as endpoint:
         yield endpoint
     socket.close()
 

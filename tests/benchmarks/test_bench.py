@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import connections
+from benchmarks.connections import Extent, Finding
 from benchmarks.figures import Figure, figures
-from benchmarks.measuring import Measurement, Sample
+from benchmarks.measuring import Measurement, Place, Sample
 from benchmarks.report import Run, to_markdown
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -33,12 +35,13 @@ def measurement(name: str, *rates: float) -> Measurement:
 
 
 def test_every_measurement_is_one_line_of_json():
-    ways = ["raw-1452", "tight-loop", "tight-loop-ours", "asyncio", "engine", "get"]
+    ways = ["raw-1452", "raw-mtu", "tight-loop", "tight-loop-ours", "asyncio", "engine", "get"]
     done = bench("--size-mib", "1", "--rounds", "2", "--json", "--only", *ways)
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["name"] for event in events] == [
-        f"{way} 1 MiB" for way in ("raw-1452", "get", "engine", "asyncio", "tight-loop", "tight-loop-ours")
+        f"{way} 1 MiB"
+        for way in ("raw-1452", "raw-mtu", "get", "engine", "asyncio", "tight-loop", "tight-loop-ours")
     ]
     for event in events:
         assert list(event) == MEASUREMENT_KEYS
@@ -106,6 +109,30 @@ def test_peak_memory_counts_only_for_the_10_gib_file():
     [memory] = [f for f in figures({10240: {"get": measurement("get", 1)}}) if f.measured is not None]
     assert memory.verdict == "aim reached"
     assert memory.measured == pytest.approx(40e6 / 2**20)
+
+
+def test_connections_are_counted_looked_at_and_reported(tmp_path):
+    extent = Extent(open=(1, 2, 6), requests=20, rounds=2, handshakes=4)
+    found = {finding.name: finding for finding in connections.measure(Place(tmp_path, 0), extent)}
+    assert list(found) == [
+        "handshakes", "handshake-cpu", "requests", "requests-one-by-one", "request-cpu-1", "request-cpu-2",
+        "request-cpu-6", "idle-rss",
+    ]  # fmt: skip
+    assert found["handshakes"].value > 0
+    assert found["requests"].value > 0
+    run = Run(["a machine"], 1, {}, findings=[Finding("x", "the finding x", 2.5, "KiB")])
+    assert "| the finding x | 2.5 KiB |" in to_markdown(run)
+
+
+def test_connections_have_figures_of_their_own():
+    findings = [
+        Finding("request-cpu-10", "", 100, "µs"),
+        Finding("request-cpu-1000", "", 110, "µs"),
+        Finding("idle-rss", "", 60, "KiB"),
+    ]
+    reached = {figure.name: figure for figure in figures({}, findings)}
+    assert reached["memory of an idle accepted connection"].verdict == "aim reached"
+    assert reached["cost of a request with 1,000 connections ÷ with 10"].measured == pytest.approx(1.1)
 
 
 def test_the_page_shows_what_was_skipped():
