@@ -12,6 +12,7 @@ from p2pnode.cli.options import (
     Diagnostics,
     ServerChoice,
     diagnostic_options,
+    limit_options,
     listen_address,
     made_directory,
     node_ids,
@@ -23,6 +24,7 @@ from p2pnode.cli.options import (
 )
 from p2pnode.cli.verb import Verb
 from p2pnode.errors import StorageError
+from p2pnode.node.rate_limits import RateLimits
 from tests.cli.conftest import P2PNode
 
 ID_A, ID_B = b"\xaa" * 32, b"\xbb" * 32
@@ -195,3 +197,53 @@ def test_diagnostics_are_where_they_were_asked_for(
         Diagnostics(tmp_path / "q" / "log", Path("keys.log"), batching=False),
     ]
     assert (tmp_path / "q" / "log").is_dir()
+
+
+@pytest.fixture
+def limits(p2pnode: P2PNode, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RateLimits]:
+    """The limits that a command line comes to."""
+    seen: list[RateLimits] = []
+
+    @click.command(cls=Verb)
+    @limit_options
+    @click.pass_obj
+    def command(console: Console, limits: RateLimits) -> None:
+        seen.append(limits)
+
+    monkeypatch.setattr(app._Verbs, "get_command", lambda *_: command)
+
+    def chosen(*arguments: str) -> RateLimits:
+        outcome = p2pnode("get", *arguments)
+        assert outcome.code == 0, outcome.err
+        return seen.pop()
+
+    return chosen
+
+
+def test_there_is_no_limit_unless_one_is_given(limits: Callable[..., RateLimits]) -> None:
+    assert limits() == RateLimits()
+    assert limits("--limit-up", "10MB", "--limit-down", "8Mbit", "--limit-peer", "2k") == RateLimits(
+        up=10_000_000, down=1_000_000, peer=2048
+    )
+
+
+def test_a_limit_of_the_file_or_the_environment_can_be_lifted(
+    limits: Callable[..., RateLimits], own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = own_home / "config" / "p2pnode" / "config.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("limit-up = 500000\nlimit-down = '1MB'\nlimit-peer = '1MB'\n")
+    monkeypatch.setenv("P2PNODE_LIMIT_DOWN", "2MB")
+    assert limits("--limit-peer", "unlimited") == RateLimits(up=500_000, down=2_000_000)
+    assert limits("--limit-up", "0", "--limit-peer", "0") == RateLimits(down=2_000_000)
+
+
+@pytest.mark.parametrize("verb", ["server", "peer", "get x", "share x"])
+@pytest.mark.parametrize("flag", ["--limit-up", "--limit-down", "--limit-peer"])
+def test_a_limit_that_makes_no_sense_is_one_line(p2pnode: P2PNode, verb: str, flag: str) -> None:
+    extra = ["--server-addr", "127.0.0.1:1"] if verb == "peer" else []
+    for value, says in (("fast", "'fast' is no rate"), ("100", "too low: 1024 is the least")):
+        outcome = p2pnode(*verb.split(), *extra, flag, value)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert says in outcome.err
+        assert outcome.err.count("\n") == 1

@@ -160,6 +160,17 @@ def test_an_address_that_leads_nowhere_is_a_network_error(place: Place, address:
     assert address.partition(":")[0] in got.err.splitlines()[-1]
 
 
+def test_a_get_keeps_to_its_limit(place: Place) -> None:
+    got = place.elsewhere.run(
+        "get", "model.bin", *place.pinned, "-o", "slowly.bin", "--limit-down", "1MB", "--json"
+    )
+    assert got.code == 0, got.err
+    assert (place.elsewhere.path / "slowly.bin").read_bytes() == MODEL
+    (completed,) = [event for event in got.events if event["event"] == "fetch_completed"]
+    assert completed["seconds"] >= 0.95 * len(MODEL) / 1_000_000
+    assert completed["limit_waited_s"] > 0
+
+
 def test_list_shows_what_the_server_knows(place: Place) -> None:
     lines = [line.split("\t") for line in place.home.run("list").out.splitlines()]
     assert [line[0] for line in lines][:1] == ["model.bin"]

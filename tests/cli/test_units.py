@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pnode.cli.units import duration_text, parse_size, rate_text, size_text
+from p2pnode.cli.units import duration_text, parse_rate, parse_size, rate_text, size_text
 from p2pnode.errors import ConfigError
 
 
@@ -31,6 +31,33 @@ def test_reads_sizes_as_people_write_them(text: str, size: int) -> None:
 def test_refuses_what_is_no_size(text: str) -> None:
     with pytest.raises(ConfigError, match="is no size"):
         parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("1500", 1500),
+        ("500k", 500 * 1024),
+        ("10MB", 10_000_000),
+        ("1.5MiB", 1.5 * 1024**2),
+        ("10 MB/s", 10_000_000),
+        ("100Mbit", 12_500_000),
+        ("2.5 gbit/s", 312_500_000),
+        ("20000bit", 2500),
+        ("0", None),
+        ("0Mbit", None),
+        ("unlimited", None),
+        (" Unlimited ", None),
+    ],
+)
+def test_reads_rates_as_people_write_them(text: str, rate: float | None) -> None:
+    assert parse_rate(text) == rate
+
+
+@pytest.mark.parametrize("text", ["", "fast", "-1", "10MB/min", "10Mibit", "/s", "bit", "1.bit", "100Mbps"])
+def test_refuses_what_is_no_rate(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"is no rate: write 500k, 10MB, 1\.5MiB or 100Mbit"):
+        parse_rate(text)
 
 
 @given(st.integers(0, 2**62))

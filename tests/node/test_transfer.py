@@ -17,7 +17,7 @@ from p2pnode import config
 from p2pnode.errors import NotFound, P2PNodeError, RemoteProtocolError, TimedOut
 from p2pnode.node.diagnosis import FetchDiagnosis
 from p2pnode.node.message_stream import MessageStream
-from p2pnode.node.rate_limits import Throttle
+from p2pnode.node.rate_limits import RateLimit, Throttle
 from p2pnode.node.transfer import PieceMismatch, Transfer, fetch_metainfo, requests_for
 from p2pnode.storage import FileStore
 from p2pnode.testing.nodes import inline_blocking
@@ -113,7 +113,7 @@ class Source:
 
 @asynccontextmanager
 async def transferring(
-    store: FileStore, request: FileRequest
+    store: FileStore, request: FileRequest, throttle: Throttle | None = None
 ) -> AsyncIterator[tuple[Source, list[tuple[int, int, bool]]]]:
     """A transfer under way, its source, and what was stored. Its failure is raised at the end."""
     ours, theirs = memory_stream_pair()
@@ -126,7 +126,9 @@ async def transferring(
     async def fetch() -> None:
         try:
             with FetchDiagnosis(store.times, lambda: 0.0).request(b"source") as task:
-                transfer = Transfer(MessageStream(ours), store, inline_blocking(), note, Throttle(), task)
+                transfer = Transfer(
+                    MessageStream(ours), store, inline_blocking(), note, throttle or Throttle(), task
+                )
                 await transfer.fetch(request)
         except P2PNodeError as error:
             failure.append(error)
@@ -273,6 +275,50 @@ async def test_Q11_silence_is_timed_out_wherever_it_begins(
             if silent_after == "some bytes":
                 await source.stream.send(header, raw[:1000])
     assert trio.current_time() <= config.STALL_TIMEOUT_S + 0.1
+
+
+async def test_blocks_of_a_chunk_that_comes_slowly_are_stored_as_they_come(
+    autojump_clock: MockClock, store: FileStore
+) -> None:
+    async with transferring(store, asked((0, 1))) as (source, stored):
+        await source.begin()
+        header, raw = chunk(0, 0, 8, hashes=True)
+        await source.stream.send(header, raw[: -len(piece_data(0))])
+        for start in range(0, PIECE, BLOCK // 2):
+            await trio.sleep(5)
+            await source.stream.send_bytes(piece_data(0)[start : start + BLOCK // 2])
+        assert await source.end(PIECE) == PIECE
+    assert stored == [(0, BLOCK, block == 7) for block in range(8)]
+
+
+async def test_a_cut_within_a_chunk_costs_only_the_block_under_way(
+    autojump_clock: MockClock, store: FileStore
+) -> None:
+    with pytest.raises(TimedOut, match="the source sent 0 bytes"):
+        async with transferring(store, asked((0, 1))) as (source, stored):
+            await source.begin()
+            header, raw = chunk(0, 0, 8, hashes=True)
+            hashes = len(raw) - PIECE
+            await source.stream.send(header, raw[: hashes + 100])
+            for block in range(3):
+                await trio.sleep(1)
+                start = hashes + 100 + block * BLOCK
+                await source.stream.send_bytes(raw[start : start + BLOCK])
+    assert stored == [(0, BLOCK, False)] * 3
+    assert store.blocks_stored(0) == 3
+
+
+async def test_a_limited_transfer_takes_little_at_once_from_its_source(
+    autojump_clock: MockClock, store: FileStore
+) -> None:
+    limit = RateLimit(20_000)
+    began_at = trio.current_time()
+    async with transferring(store, asked((0, 1)), Throttle([limit])) as (source, stored):
+        await source.begin()
+        await source.send(chunk(0, 0, 8, hashes=True))
+        assert await source.end(PIECE) == PIECE
+    assert trio.current_time() - began_at == pytest.approx(PIECE / 20_000, rel=0.02)
+    assert len(stored) > 4  # as they were taken, not all at the end
 
 
 async def test_progress_is_acknowledged_now_and_then(autojump_clock: MockClock, store: FileStore) -> None:

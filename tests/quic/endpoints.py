@@ -33,9 +33,12 @@ async def connect(dialer: Endpoint, listener: Endpoint) -> tuple[Connection, Con
 
 
 @asynccontextmanager
-async def connected(network: Network) -> AsyncIterator[tuple[Connection, Connection]]:
-    """The dialer's and the listener's end of one connection."""
-    async with endpoint_at(network, DIALER) as dialer, endpoint_at(network, LISTENER) as listener:
+async def connected(network: Network, **options: Any) -> AsyncIterator[tuple[Connection, Connection]]:
+    """The dialer's and the listener's end of one connection; `options` are those of the listening endpoint."""
+    async with (
+        endpoint_at(network, DIALER) as dialer,
+        endpoint_at(network, LISTENER, **options) as listener,
+    ):
         yield await connect(dialer, listener)
 
 

@@ -55,6 +55,41 @@ async def test_Q13_what_a_peer_never_reads_is_held_up_to_a_limit(autojump_clock:
         assert not dialled.waiting_senders
 
 
+async def test_what_is_held_for_streams_that_nobody_reads_does_not_silence_another(
+    autojump_clock: Clock,
+) -> None:
+    async with (
+        Network() as network,
+        connected(network, stream_receive_window=16 * config.KIB) as (dialled, accepted),
+    ):
+        stuck = [await open_and_accept(dialled, accepted) for _ in range(3)]
+        ours, theirs = await open_and_accept(dialled, accepted)
+        data = os.urandom(200_000)
+        async with trio.open_nursery() as nursery:
+            for stream, _unread in stuck:
+                nursery.start_soon(stream.send_all, bytes(4 * config.MIB))
+            await trio.sleep(10)
+            assert dialled._engine.send_buffered_total >= config.CONNECTION_SEND_BUFFER_MAX
+            nursery.start_soon(send_and_finish, ours, data)
+            assert await receive_all(theirs) == data
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_smaller_window_is_kept_to_whatever_is_consumed(autojump_clock: Clock) -> None:
+    window = 16 * config.KIB
+    async with Network() as network, connected(network, stream_receive_window=window) as (dialled, accepted):
+        ours, theirs = await open_and_accept(dialled, accepted)
+        data = os.urandom(10 * window)
+        taken = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_and_finish, ours, data)
+            while len(taken) < len(data):
+                await trio.sleep(1)
+                assert theirs._unread <= window
+                taken += await theirs.receive_some(5000)
+        assert taken == data
+
+
 async def test_one_stream_that_nobody_reads_does_not_stop_another(autojump_clock: Clock) -> None:
     async with Network() as network, connected(network) as (dialled, accepted):
         stuck, _unread = await open_and_accept(dialled, accepted)
