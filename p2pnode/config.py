@@ -135,9 +135,7 @@ PRESENCE_LASTS_S: Final = 30.0  # a peer announces again after a third of it
 STALL_TIMEOUT_S: Final = 20.0  # no byte over a link that lives: another source continues (libtorrent: 20)
 STALL_BYTES_MIN: Final = 1 * KIB  # in STALL_TIMEOUT_S: slower than 0.1 kB/s is dead
 SEND_STALL_TIMEOUT_S: Final = 120.0  # a requester that stores no block for so long: a disk may stall a minute
-STORE_INTERVAL_S: Final = (
-    1.0  # blocks of a chunk that is not all here are stored so often: a cut costs no more
-)
+STORE_INTERVAL_S: Final = 0.25  # blocks of a chunk that comes slowly are stored so often: a cut costs no more
 RATE_LIMIT_MIN: Final = 1 * KIB  # a second; two dozen transfers that share less would count as stalled
 RATE_BURST_S: Final = 0.1  # of a rate limit, at once after a pause: 1 % of what 10 s bring …
 RATE_BURST_MIN: Final = 1000  # … but what a datagram holds: not even 5 % of what 10 s bring at 2 KiB/s

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 import trio
@@ -38,16 +39,22 @@ async def taking(take: Callable[[int], object], size: int, seconds: float) -> in
 
 async def test_those_who_wait_are_served_in_turn(autojump_clock: MockClock) -> None:
     limit = RateLimit(10_000)
-    shares: list[int] = []
+    taken_at: list[tuple[float, int]] = []
 
-    async def one(size: int) -> None:
-        shares.append(await taking(limit.take, size, 10))
+    async def one(number: int) -> None:
+        while True:
+            await limit.take(limit.step)
+            taken_at.append((trio.current_time(), number))
 
-    async with trio.open_nursery() as nursery:
-        for _ in range(4):
-            nursery.start_soon(one, limit.step)
-    assert sum(shares) == pytest.approx(100_000, rel=0.02)
-    assert max(shares) - min(shares) <= limit.step
+    with trio.move_on_after(10):
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                nursery.start_soon(one, number)
+    assert len(taken_at) * limit.step == pytest.approx(100_000, rel=0.02)
+    for (earlier, _), (later, _) in pairwise(taken_at):  # never two at once
+        assert later - earlier == pytest.approx(limit.step / 10_000)
+    for turn in range(0, len(taken_at) - 4, 4):
+        assert {number for _, number in taken_at[turn : turn + 4]} == {0, 1, 2, 3}
     assert limit.waited_s == pytest.approx(40, rel=0.02)
 
 
@@ -276,14 +283,28 @@ async def has_sources(server: Watched, count: int) -> bool:
     return any(item.sources >= count for item in await server.node.list_files("a.bin"))
 
 
-async def test_interrupted_at_two_kib_a_second_it_goes_on_from_the_last_block(
+@pytest.mark.parametrize("by", LIMITED)
+async def test_interrupted_below_one_block_a_second_it_goes_on_from_the_last_block(
+    autojump_clock: MockClock, swarm: Swarm, by: str
+) -> None:
+    """Two requests at once have brought one block each, of pieces of two."""
+    await offered(swarm, 20 * MIB, **limited(by, "server", 2 * KIB))
+    peer = await swarm.start_peer(**limited(by, "peer", 2 * KIB))
+    await fetching(peer, "a.bin", 25)
+    await fetching(peer, "a.bin", 25)
+    again = peer.all(FetchStarted)[1]
+    assert again.bytes_resumed == 2 * config.BLOCK_SIZE
+    assert bytes_done(peer) > again.bytes_resumed
+
+
+async def test_a_file_is_whole_however_often_it_was_interrupted(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:
     server = await offered(swarm, 96 * KIB, limits=RateLimits(up=2 * KIB))
     peer = await swarm.start_peer()
-    await fetching(peer, "a.bin", 30)  # 60 KiB: three blocks and a bit, or two in each of two requests
+    for _ in range(2):
+        await fetching(peer, "a.bin", 20)
     done = await peer.node.fetch("a.bin", to=peer.files_dir)
-    assert peer.all(FetchStarted)[1].bytes_resumed >= 2 * config.BLOCK_SIZE
     assert done.target.read_bytes() == (server.files_dir / "a.bin").read_bytes()
 
 

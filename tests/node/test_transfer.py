@@ -318,7 +318,44 @@ async def test_a_limited_transfer_takes_little_at_once_from_its_source(
         await source.send(chunk(0, 0, 8, hashes=True))
         assert await source.end(PIECE) == PIECE
     assert trio.current_time() - began_at == pytest.approx(PIECE / 20_000, rel=0.02)
-    assert len(stored) > 4  # as they were taken, not all at the end
+    assert [size for _, size, _ in stored] == [BLOCK] * 8  # as they were taken, not all at the end
+
+
+async def test_what_a_limit_holds_back_is_left_to_the_transport(
+    autojump_clock: MockClock, store: FileStore
+) -> None:
+    """What was taken from it, the source may send anew."""
+    taken: list[int] = []
+
+    class Noting(trio.abc.ReceiveStream):
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            data = await ours.receive_some(max_bytes)
+            taken.append(len(data))
+            return data
+
+        async def aclose(self) -> None:
+            await ours.aclose()
+
+    ours, theirs = memory_stream_pair()
+    limit = RateLimit(20_000)
+    transfer = Transfer(
+        MessageStream(trio.StapledStream(ours.send_stream, Noting())),
+        store,
+        inline_blocking(),
+        ignore_stored,
+        Throttle([limit]),
+    )
+    source = Source(MessageStream(theirs))
+    with trio.move_on_after(2):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transfer.fetch, asked((0, 1)))
+            await source.begin()
+            await source.send(chunk(0, 0, 8, hashes=True))
+    assert sum(taken) == pytest.approx(40_000, rel=0.1)
+
+
+async def ignore_stored(piece: int, size: int, complete: bool) -> None:
+    """For transfers of which only the outcome counts."""
 
 
 async def test_progress_is_acknowledged_now_and_then(autojump_clock: MockClock, store: FileStore) -> None:
