@@ -69,7 +69,7 @@ async def test_what_is_held_for_streams_that_nobody_reads_does_not_silence_anoth
             for stream, _unread in stuck:
                 nursery.start_soon(stream.send_all, bytes(4 * config.MIB))
             await trio.sleep(10)
-            assert dialled._engine.send_buffered_total >= config.CONNECTION_SEND_BUFFER_MAX
+            assert dialled._engine.send_buffered_total >= config.CONNECTION_SEND_BUFFER
             nursery.start_soon(send_and_finish, ours, data)
             assert await receive_all(theirs) == data
             nursery.cancel_scope.cancel()
