@@ -337,16 +337,11 @@ async def test_what_a_limit_holds_back_is_left_to_the_transport(
             await ours.aclose()
 
     ours, theirs = memory_stream_pair()
-    limit = RateLimit(20_000)
-    transfer = Transfer(
-        MessageStream(trio.StapledStream(ours.send_stream, Noting())),
-        store,
-        inline_blocking(),
-        ignore_stored,
-        Throttle([limit]),
-    )
+    stream = MessageStream(trio.StapledStream(ours.send_stream, Noting()))
+    throttle = Throttle([RateLimit(20_000)])
     source = Source(MessageStream(theirs))
-    with trio.move_on_after(2):
+    with trio.move_on_after(2), FetchDiagnosis(store.times, lambda: 0.0).request(b"source") as task:
+        transfer = Transfer(stream, store, inline_blocking(), ignore_stored, throttle, task)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transfer.fetch, asked((0, 1)))
             await source.begin()
