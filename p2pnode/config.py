@@ -28,7 +28,7 @@ PEERS_PER_MESSAGE_MAX: Final = 100  # rows: 100 × ~500 bytes stays below FRAME_
 METAINFO_SIZE_MAX: Final = 64 * MIB  # our own metainfo: 100,000 files need 10
 FOREIGN_METAINFO_SIZE_MAX: Final = 10_000_000  # a `.torrent` from elsewhere
 CHUNK_SIZE_MAX: Final = 1 * MIB  # what one FileChunk may carry: bounds the receiver's memory
-CHUNK_SIZE: Final = 256 * KIB  # what we send: one hop to a thread costs ~100 µs, 256 KiB hashes in ~120
+CHUNK_SIZE: Final = 1 * MIB  # what we send: the fewer, the cheaper; the other side stores it in smaller runs
 
 # -- torrent -----------------------------------------------------------------------------------------------
 
@@ -169,6 +169,10 @@ DIAGNOSIS_INTERVAL_S: Final = 1.0  # what is named as a transfer's bottleneck is
 SOURCES_REFRESH_S: Final = 5.0  # how often a running download asks who else has it
 REQUESTS_PER_LINK_MAX: Final = 64  # streams one peer may have us work on; more are answered BUSY
 DISK_THREADS: Final = 8  # blocking calls at once: disks gain nothing beyond
+RUN_SIZE: Final = 256 * KIB  # blocks that go from a stream to a store together: what a lost source costs
+STORE_AHEAD: Final = (
+    1 * MIB
+)  # runs of one request that wait while as many are written, in one hop to a thread
 UPLOAD_READ_AHEAD: Final = (
     1 * MIB
 )  # pieces read and hashed in one hop to a thread, one hop ahead of the network

@@ -26,7 +26,8 @@ from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.patience import Patience
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.node.rate_limits import RateLimits, Throttles
-from p2pnode.node.transfer import PieceMismatch, Transfer, open_in_time, pieces_in, requests_for
+from p2pnode.node.storing import PieceMismatch, Stored, Storing
+from p2pnode.node.transfer import Transfer, open_in_time, pieces_in, requests_for
 from p2pnode.storage import FileStore
 from p2pnode.swarm import (
     BlockStored,
@@ -75,6 +76,7 @@ class Downloader:
         self._find_sources = find_sources
         self._link_to = link_to
         self._run_blocking = run_blocking
+        self._storing = Storing(store, run_blocking)
         self._publish = publish
         self._patience = patience
         self._throttles = throttles
@@ -264,14 +266,14 @@ class Downloader:
         return RequestFinished(command.request)
 
     async def _transfer(self, link: PeerLink, command: RequestPieces) -> None:
-        async def stored(piece: int, size: int, complete: bool) -> None:
+        async def on_stored(stored: Stored) -> None:
             self._patience.renew()
             self._useless.discard(command.peer)
-            self.bytes_done += size
-            self.bytes_by_source[command.peer] += size
-            await self._send_event.send(BlockStored(command.peer, piece, size))
-            if complete:
-                await self._send_event.send(PieceVerified(command.peer, piece))
+            self.bytes_done += stored.size
+            self.bytes_by_source[command.peer] += stored.size
+            await self._send_event.send(BlockStored(command.peer, stored.piece, stored.size))
+            if stored.is_complete:
+                await self._send_event.send(PieceVerified(command.peer, stored.piece))
 
         for piece in pieces_in(command.ranges):
             if piece in self._store.have():  # stored by a request that was cancelled before it could say so
@@ -280,7 +282,7 @@ class Downloader:
             for request in requests_for(self._store, command.ranges):
                 stream = await open_in_time(link.request)
                 throttle = self._throttles.download(link.node_id)
-                transfer = Transfer(stream, self._store, self._run_blocking, stored, throttle, task)
+                transfer = Transfer(stream, self._storing, on_stored, throttle, task)
                 try:
                     await transfer.fetch(request)
                 finally:

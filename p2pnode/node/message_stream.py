@@ -44,7 +44,7 @@ def error_from(message: Error) -> P2PNodeError:
 class ByteStream(Protocol):
     """What both `quic.Stream` and `trio.SocketStream` are."""
 
-    async def send_all(self, data: bytes) -> None: ...  # noqa: D102
+    async def send_all(self, data: bytes | memoryview) -> None: ...  # noqa: D102
 
     async def send_eof(self) -> None: ...  # noqa: D102
 
@@ -65,7 +65,7 @@ class MessageStream:
         """Send one frame and the raw bytes that belong to it."""
         await self.send_bytes(frame(message) + raw)
 
-    async def send_bytes(self, data: bytes) -> None:
+    async def send_bytes(self, data: bytes | memoryview) -> None:
         """Send bytes that already are frames and raw runs."""
         try:
             await self.stream.send_all(data)

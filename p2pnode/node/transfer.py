@@ -11,14 +11,16 @@ from collections.abc import Awaitable, Callable, Iterator
 import trio
 
 from p2pnode import config
-from p2pnode.errors import HashMismatch, InvalidData, NotFound, RemoteProtocolError, TimedOut
+from p2pnode.errors import InvalidData, NotFound, P2PNodeError, RemoteProtocolError, TimedOut
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.diagnosis import Activity, RequestTask
 from p2pnode.node.message_stream import Expected, MessageStream
+from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.rate_limits import Throttle
 from p2pnode.node.requests import OpenStream
+from p2pnode.node.storing import Run, RunQueue, Stored, Storing
 from p2pnode.storage import FileStore
-from p2pnode.torrent import Bitfield, Metainfo
+from p2pnode.torrent import Bitfield, Metainfo, Piece
 from p2pnode.wire.communication import (
     FileChunk,
     FileChunkAck,
@@ -28,15 +30,7 @@ from p2pnode.wire.communication import (
     PieceRanges,
 )
 
-Stored = Callable[[int, int, bool], Awaitable[None]]  # (piece, bytes stored, is the piece complete now)
-
-
-class PieceMismatch(HashMismatch):
-    """A source sent a wrong piece; `piece` says which."""
-
-    def __init__(self, piece: int, text: str) -> None:
-        super().__init__(text)
-        self.piece = piece
+OnStored = Callable[[Stored], Awaitable[None]]
 
 
 def pieces_in(ranges: PieceRanges) -> Iterator[int]:
@@ -60,24 +54,24 @@ async def receive_in_time(stream: MessageStream, expected: type[Expected]) -> Ex
 
 
 class Transfer:
-    """The state of one request on one stream."""
+    """The state of one request on one stream: one task reads it, one stores what came and acknowledges it."""
 
     def __init__(
         self,
         stream: MessageStream,
-        store: FileStore,
-        run_blocking: RunBlocking,
-        stored: Stored,
+        storing: Storing,
+        on_stored: OnStored,
         throttle: Throttle,
         task: RequestTask,
     ) -> None:
         self._stream = stream
         self._stream.read_size_max = throttle.step  # what we have not taken, the source cannot send anew
         self._throttle = throttle
-        self._store = store
-        self._run_blocking = run_blocking
-        self._stored = stored
-        self._part_of_block = b""  # received after the blocks that were stored last
+        self._storing = storing
+        self._metainfo = storing.store.metainfo
+        self._on_stored = on_stored
+        self._runs = RunQueue()
+        self._part_of_block = b""  # received after the blocks that were put into the queue last
         self._task = task
         self._bytes_written = 0
         self._bytes_acknowledged = 0
@@ -87,55 +81,69 @@ class Transfer:
         """Send the request and store everything that it asks for.
 
         Raises `PieceMismatch`, `NotFound`, `Refused`, `Busy`, `TimedOut`, `RemoteProtocolError`,
-        `ConnectionClosed`, and what the store raises.
+        `ConnectionClosed`, and what the store raises. What came before that is stored first.
         """
         await self._stream.send(request)
         response = await receive_in_time(self._stream, FileResponse)
         if not response.available:
             raise NotFound(response.reason or "the source no longer has it")
-        offset = request.first_block * config.BLOCK_SIZE
-        for piece in pieces_in(request.ranges):
-            length = self._store.metainfo.piece(piece).length
-            first_chunk = True
-            while offset < length:
-                offset = await self._take_chunk(piece, offset, length, first_chunk)
-                first_chunk = False
-            offset = 0
-        complete = await receive_in_time(self._stream, FileTransferComplete)
-        if complete.bytes_sent != self._bytes_written:
-            raise RemoteProtocolError(
-                f"the source says {complete.bytes_sent} bytes, {self._bytes_written} arrived"
-            )
+        stored_all = trio.Event()
+        async with open_flat_nursery() as nursery:
+            nursery.start_soon(self._store_runs, stored_all)
+            bytes_sent = await self._receive_pieces(request)
+            with self._task.doing(Activity.STORING):
+                await stored_all.wait()
+        if bytes_sent != self._bytes_written:
+            raise RemoteProtocolError(f"the source says {bytes_sent} bytes, {self._bytes_written} arrived")
         await self._stream.send(FileChunkAck(self._bytes_written))
         await self._stream.send_eof()
 
-    async def _take_chunk(self, piece: int, offset: int, piece_length: int, first: bool) -> int:
-        """Take in one chunk that must continue at `offset`; return where the next one must begin.
+    # -- reading -------------------------------------------------------------------------------------------
+
+    async def _receive_pieces(self, request: FileRequest) -> int:
+        """Put all chunks into the queue, or what ended them; return how many bytes the source says it sent."""
+        complete = FileTransferComplete(0)
+        try:
+            offset = request.first_block * config.BLOCK_SIZE
+            for piece in pieces_in(request.ranges):
+                await self._receive_piece(self._metainfo.piece(piece), offset)
+                offset = 0
+            complete = await receive_in_time(self._stream, FileTransferComplete)
+        except P2PNodeError as error:  # its turn comes after all that was received before
+            await self._runs.end(error)
+        else:
+            await self._runs.end()
+        return complete.bytes_sent
+
+    async def _receive_piece(self, piece: Piece, offset: int) -> None:
+        """Take in a piece from `offset` on, in chunks of any number of blocks."""
+        first_chunk = True
+        while offset < piece.length:
+            chunk = await receive_in_time(self._stream, FileChunk)
+            _check_chunk(chunk, piece, offset, first_chunk)
+            hashes = await self._stream.receive_raw(32 * chunk.hashes)
+            self._stream.expect_raw(chunk.length)
+            end = offset + chunk.length
+            while offset < end:
+                data = await self._receive_blocks(end - offset)
+                with self._task.doing(
+                    Activity.STORING
+                ):  # while the queue is full; it is what the next bytes wait for
+                    await self._runs.put(Run(piece.index, offset, data, hashes))
+                offset += len(data)
+                hashes = b""
+            first_chunk = False
+
+    async def _receive_blocks(self, missing: int) -> bytes:
+        """The next blocks of a chunk that lacks `missing` bytes: `RUN_SIZE`, or those that came within a while.
 
         What comes slowly is stored by and by, so that a cut costs little.
         """
-        chunk = await receive_in_time(self._stream, FileChunk)
-        self._check_chunk(chunk, piece, offset, piece_length, first)
-        hashes = await self._stream.receive_raw(32 * chunk.hashes)
-        self._stream.expect_raw(chunk.length)
-        end = offset + chunk.length
-        while offset < end:
-            data = await self._receive_blocks(end - offset)
-            with self._task.doing(Activity.STORING):
-                complete = await self._run_blocking(_store, self._store, piece, offset, hashes, data)
-                hashes = b""
-                offset += len(data)
-                self._bytes_written += len(data)
-                await self._stored(piece, len(data), complete)
-            await self._acknowledge()
-        return end
-
-    async def _receive_blocks(self, size: int) -> bytes:
-        """The next blocks of a chunk that lacks `size` bytes: all, or those that came within a while."""
+        size = min(missing, config.RUN_SIZE)
         parts, got = [self._part_of_block], len(self._part_of_block)
         began_at = trio.current_time()
         while got < size:
-            part = await self._stream.receive_raw_some(self._throttle.step)
+            part = await self._stream.receive_raw_some(self._part_size_max(size - got))
             if self._throttle.step is not None:
                 with self._task.doing(Activity.RATE_CAPPED):
                     await self._throttle.take(len(part))
@@ -149,17 +157,22 @@ class Transfer:
         self._part_of_block = data[end:]
         return data[:end]
 
-    def _check_chunk(self, chunk: FileChunk, piece: int, offset: int, piece_length: int, first: bool) -> None:
-        if (chunk.piece, chunk.offset) != (piece, offset):
-            raise RemoteProtocolError(
-                f"expected piece {piece} at {offset}, got piece {chunk.piece} at {chunk.offset}"
-            )
-        end = offset + chunk.length
-        if end > piece_length or (end < piece_length and chunk.length % config.BLOCK_SIZE):
-            raise RemoteProtocolError(f"a chunk of {chunk.length} bytes is no run of whole blocks")
-        block_count = self._store.metainfo.piece(piece).block_count
-        if chunk.hashes != (block_count if first else 0):
-            raise RemoteProtocolError(f"{chunk.hashes} block hashes where {block_count} or none belong")
+    def _part_size_max(self, missing: int) -> int:
+        step = self._throttle.step
+        return missing if step is None else min(missing, step)
+
+    # -- storing -------------------------------------------------------------------------------------------
+
+    async def _store_runs(self, stored_all: trio.Event) -> None:
+        while runs := await self._runs.take():
+            stored, error = await self._storing.write(runs)
+            for run in stored:
+                self._bytes_written += run.size
+                await self._on_stored(run)
+            if error is not None:
+                raise error
+            await self._acknowledge()
+        stored_all.set()
 
     async def _acknowledge(self) -> None:
         now = trio.current_time()
@@ -170,14 +183,17 @@ class Transfer:
             self._acknowledged_at = now
 
 
-def _store(store: FileStore, piece: int, offset: int, hashes: bytes, data: bytes) -> bool:
-    """In a thread: verify, write and journal a chunk; tell whether the piece is complete now."""
-    if hashes and not store.begin_piece(piece, hashes):
-        raise PieceMismatch(piece, f"the block hashes of piece {piece} do not fold to its root")
-    try:
-        return store.write_blocks(piece, offset // config.BLOCK_SIZE, data)
-    except HashMismatch as error:
-        raise PieceMismatch(piece, str(error)) from None
+def _check_chunk(chunk: FileChunk, piece: Piece, offset: int, first: bool) -> None:
+    """Raise `RemoteProtocolError` unless the chunk is whole blocks that continue the piece at `offset`."""
+    if (chunk.piece, chunk.offset) != (piece.index, offset):
+        raise RemoteProtocolError(
+            f"expected piece {piece.index} at {offset}, got piece {chunk.piece} at {chunk.offset}"
+        )
+    end = offset + chunk.length
+    if end > piece.length or (end < piece.length and chunk.length % config.BLOCK_SIZE):
+        raise RemoteProtocolError(f"a chunk of {chunk.length} bytes is no run of whole blocks")
+    if chunk.hashes != (piece.block_count if first else 0):
+        raise RemoteProtocolError(f"{chunk.hashes} block hashes where {piece.block_count} or none belong")
 
 
 async def fetch_metainfo(stream: MessageStream, file_id: bytes, run_blocking: RunBlocking) -> Metainfo:

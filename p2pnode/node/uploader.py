@@ -8,8 +8,9 @@ hold in memory is bounded, and what one node's may; a request beyond that is ans
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import trio
 
@@ -44,6 +45,11 @@ from p2pnode.wire.communication import (
 )
 from p2pnode.wire.framing import frame
 
+SMALL_PART: Final = 128 * config.KIB  # parts up to this size are joined before they are sent
+
+Batch = list[tuple[int, PieceData]]
+"""Pieces that were read in one hop to a thread."""
+
 
 def check_request(request: FileRequest, metainfo: Metainfo) -> None:
     """Raise `RemoteProtocolError` for pieces or blocks that the torrent does not have."""
@@ -70,18 +76,44 @@ def batches(ranges: PieceRanges, piece_length: int) -> Iterator[list[int]]:
         yield batch
 
 
-def chunk_frames(piece: int, data: PieceData, first_block: int) -> Iterator[tuple[bytes, int]]:
-    """The frames and raw bytes of one piece, from a block on, in pieces fit for one `send_all`.
+Part = tuple[bytes | memoryview, int]
+"""What is sent in one go, and how many of the bytes are the file's."""
 
-    Beside each, how many bytes at its end are the file's.
-    """
+
+def chunk_parts(piece: int, data: PieceData, first_block: int) -> Iterator[Part]:
+    """What a piece is sent as, from a block on: for each chunk its frame and the piece's hashes, then its bytes."""
     view = memoryview(data.data)
     hashes = data.block_hashes
     for offset in range(first_block * config.BLOCK_SIZE, len(view), config.CHUNK_SIZE):
         part = view[offset : offset + config.CHUNK_SIZE]
-        header = frame(FileChunk(piece, offset, len(part), len(hashes) // 32))
-        yield b"".join((header, hashes, part)), len(part)
+        yield frame(FileChunk(piece, offset, len(part), len(hashes) // 32)) + hashes, 0
+        yield part, len(part)
         hashes = b""
+
+
+def batch_parts(batch: Batch, first_block: int) -> Iterator[Part]:
+    """The same of several pieces, the first of them from a block on."""
+    for piece, data in batch:
+        yield from chunk_parts(piece, data, first_block)
+        first_block = 0
+
+
+def joined(parts: Iterable[Part]) -> Iterator[Part]:
+    """The same bytes, with small parts joined: to send a part costs more than to copy a small one."""
+    small: list[bytes | memoryview] = []
+    size = file_size = 0
+    for data, of_file in parts:
+        if small and size + len(data) > SMALL_PART:
+            yield b"".join(small), file_size
+            small, size, file_size = [], 0, 0
+        if len(data) > SMALL_PART:
+            yield data, of_file
+        else:
+            small.append(data)
+            size += len(data)
+            file_size += of_file
+    if small:
+        yield b"".join(small), file_size
 
 
 class _Sending:
@@ -92,7 +124,7 @@ class _Sending:
         self._acknowledged = 0
         self._scope = trio.CancelScope()  # of the last wait
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         """Send; `TimedOut` when the requester takes less than `CHUNK_SIZE_MAX` of it for too long."""
         for start in range(0, len(data), config.CHUNK_SIZE_MAX):
             with self._patience():
@@ -100,16 +132,18 @@ class _Sending:
             if self._scope.cancelled_caught:
                 raise TimedOut("the requester reads nothing")
 
-    async def send_chunk(self, chunk: bytes, size: int, throttle: Throttle, task: UploadTask) -> None:
-        """Send a chunk, the `size` file bytes at its end no faster than `throttle` allows."""
-        start, position = 0, len(chunk) - size
-        while position < len(chunk):
-            end = min(len(chunk), position + (throttle.step or size))
+    async def send_part(
+        self, part: bytes | memoryview, size: int, throttle: Throttle, task: UploadTask
+    ) -> None:
+        """Send a part, the `size` file bytes in it no faster than `throttle` allows."""
+        start, position = 0, len(part) - size
+        while start < len(part):
+            end = min(len(part), position + (throttle.step or size))
             if throttle.step is not None:
                 with task.doing(Activity.RATE_CAPPED):
                     await throttle.take(end - position)
             with task.doing(Activity.SENDING):
-                await self.send(chunk[start:end])
+                await self.send(part[start:end])
             start = position = end
 
     async def wait_for_end(self, ended: trio.Event) -> None:
@@ -249,7 +283,7 @@ class Uploader:
         shared = task.shared
         sent = 0
         first_block = request.first_block
-        send_batch, receive_batch = trio.open_memory_channel[list[tuple[int, PieceData]] | P2PNodeError](0)
+        send_batch, receive_batch = trio.open_memory_channel[Batch | P2PNodeError](0)
 
         async def read_ahead() -> None:
             async with send_batch:
@@ -264,11 +298,10 @@ class Uploader:
             async for batch in receive_batch:
                 if isinstance(batch, P2PNodeError):
                     raise batch
-                for piece, data in batch:
-                    for chunk, size in chunk_frames(piece, data, first_block):
-                        await sending.send_chunk(chunk, size, throttle, task)
-                        sent += size
-                        self.bytes_sent += size
-                        task.count(size)
-                    first_block = 0
+                for part, size in joined(batch_parts(batch, first_block)):
+                    await sending.send_part(part, size, throttle, task)
+                    sent += size
+                    self.bytes_sent += size
+                    task.count(size)
+                first_block = 0
         return sent

@@ -394,14 +394,17 @@ async def test_Q2_a_disk_that_hangs_stops_the_sender_and_blames_nobody(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:
     await swarm.start_server()
-    stored = 0
+    hops = 0
 
     def in_the_middle(name: str) -> bool:
-        nonlocal stored
-        stored += name == "_store"
-        return stored == 20
+        nonlocal hops
+        hops += name == "_store"
+        return hops == 5
 
-    size = 6 * MIB
+    size = 16 * MIB
+    waiting = (
+        config.REQUESTS_PER_SOURCE * 2 * (config.STORE_AHEAD + config.RUN_SIZE)
+    )  # for a thread, and in it
     await start_sources(swarm, 1, size)
     fetching = await swarm.start_peer(run_blocking=hanging_disk(60.0, in_the_middle))
     for host, other in (("10.0.1.1", "10.0.1.2"), ("10.0.1.2", "10.0.1.1")):
@@ -411,8 +414,9 @@ async def test_Q2_a_disk_that_hangs_stops_the_sender_and_blames_nobody(
         await trio.sleep(30)  # in the middle of the hang
         counters = swarm.network.counters("10.0.1.1", "10.0.1.2")
         held = counters.bytes_delivered
-        assert stored == 20
-        assert held < 1.1 * (config.CONNECTION_RECEIVE_WINDOW + 20 * config.BLOCK_SIZE)
+        assert hops == 5
+        written = fetching.all(FetchProgress)[-1].bytes_done
+        assert held < 1.1 * (config.CONNECTION_RECEIVE_WINDOW + written + waiting) < size
         await trio.sleep(20)
         assert counters.bytes_delivered - held < 10_000  # keep-alives
     done = await fetching.wait_for(FetchCompleted)

@@ -18,7 +18,8 @@ from p2pnode.errors import NotFound, P2PNodeError, RemoteProtocolError, TimedOut
 from p2pnode.node.diagnosis import FetchDiagnosis
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.rate_limits import RateLimit, Throttle
-from p2pnode.node.transfer import PieceMismatch, Transfer, fetch_metainfo, requests_for
+from p2pnode.node.storing import PieceMismatch, Stored, Storing
+from p2pnode.node.transfer import Transfer, fetch_metainfo, requests_for
 from p2pnode.storage import FileStore
 from p2pnode.testing.nodes import inline_blocking
 from p2pnode.torrent import (
@@ -120,15 +121,14 @@ async def transferring(
     stored: list[tuple[int, int, bool]] = []
     failure: list[P2PNodeError] = []
 
-    async def note(piece: int, size: int, complete: bool) -> None:
-        stored.append((piece, size, complete))
+    async def note(run: Stored) -> None:
+        stored.append((run.piece, run.size, run.is_complete))
 
     async def fetch() -> None:
         try:
+            storing = Storing(store, inline_blocking())
             with FetchDiagnosis(store.times, lambda: 0.0).request(b"source") as task:
-                transfer = Transfer(
-                    MessageStream(ours), store, inline_blocking(), note, throttle or Throttle(), task
-                )
+                transfer = Transfer(MessageStream(ours), storing, note, throttle or Throttle(), task)
                 await transfer.fetch(request)
         except P2PNodeError as error:
             failure.append(error)
@@ -341,7 +341,7 @@ async def test_what_a_limit_holds_back_is_left_to_the_transport(
     throttle = Throttle([RateLimit(20_000)])
     source = Source(MessageStream(theirs))
     with trio.move_on_after(2), FetchDiagnosis(store.times, lambda: 0.0).request(b"source") as task:
-        transfer = Transfer(stream, store, inline_blocking(), ignore_stored, throttle, task)
+        transfer = Transfer(stream, Storing(store, inline_blocking()), ignore_stored, throttle, task)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transfer.fetch, asked((0, 1)))
             await source.begin()
@@ -349,7 +349,7 @@ async def test_what_a_limit_holds_back_is_left_to_the_transport(
     assert sum(taken) == pytest.approx(40_000, rel=0.1)
 
 
-async def ignore_stored(piece: int, size: int, complete: bool) -> None:
+async def ignore_stored(stored: Stored) -> None:
     """For transfers of which only the outcome counts."""
 
 

@@ -16,7 +16,7 @@ from p2pnode.errors import StreamReset
 from p2pnode.node.events import UploadFinished
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.peer_link import CloseCode, PeerLink
-from p2pnode.node.uploader import batches, chunk_frames
+from p2pnode.node.uploader import SMALL_PART, batches, chunk_parts, joined
 from p2pnode.storage import PieceData
 from p2pnode.testing.nodes import PORT
 from p2pnode.torrent.merkle import block_hashes
@@ -47,22 +47,36 @@ def test_chunks_of_a_piece_are_whole_blocks_in_order_with_the_hashes_first(
     first_block = data.draw(st.integers(0, blocks - 1))
     decoder = FrameDecoder()
     expected = first_block * BLOCK
-    chunks = chunk_frames(7, PieceData(block_hashes(content), content), first_block)
-    for number, (part, data_size) in enumerate(chunks):
-        decoder.feed(part)
-        header = decoder.next_message()
+    parts = list(chunk_parts(7, PieceData(block_hashes(content), content), first_block))
+    assert sum(of_file for _, of_file in parts) == size - expected
+    decoder.feed(b"".join(data for data, _ in parts))
+    hashes = block_hashes(content)
+    while header := decoder.next_message():
         assert isinstance(header, FileChunk)
         assert (header.piece, header.offset) == (7, expected)
-        assert header.hashes == (0 if number else blocks)
-        assert header.length == data_size
+        assert header.hashes == len(hashes) // 32
         decoder.expect_raw(32 * header.hashes + header.length)
-        raw = decoder.read_raw()
-        assert (
-            raw == (b"" if number else block_hashes(content)) + content[expected : expected + header.length]
-        )
+        assert decoder.read_raw() == hashes + content[expected : expected + header.length]
         expected += header.length
+        hashes = b""
     assert expected == size
     decoder.end()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2 * SMALL_PART), st.booleans()), max_size=20))
+def test_parts_that_are_joined_are_the_same_bytes_and_large_ones_are_not_copied(
+    sizes: list[tuple[int, bool]],
+) -> None:
+    parts = [
+        (bytes([number]) * size, size if is_of_file else 0) for number, (size, is_of_file) in enumerate(sizes)
+    ]
+    made = list(joined(parts))
+    assert b"".join(data for data, _ in made) == b"".join(data for data, _ in parts)
+    assert sum(of_file for _, of_file in made) == sum(of_file for _, of_file in parts)
+    large = [data for data, _ in parts if len(data) > SMALL_PART]
+    assert [data for data, _ in made if len(data) > SMALL_PART] == large
+    small = [len(data) for data, _ in made if len(data) <= SMALL_PART]
+    assert len(small) <= len(large) + 1 + 2 * sum(small) // SMALL_PART
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 200)), max_size=5), st.integers(14, 24))
