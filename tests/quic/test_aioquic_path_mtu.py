@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from p2pnode.quic import Connection
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.path_mtu import RAISE_INTERVAL_S
 from p2pnode.testing.network import Datagram, LinkProfile, Network
+from tests.quic import shrinking_loopback
 from tests.quic.endpoints import DIALER, LISTENER, connect, endpoint_at, receive_all, send_and_finish
 from tests.quic.engines import CLIENT, SERVER, Pair, connected, seal
 
@@ -74,11 +76,15 @@ async def send_often(source: Connection, target: Connection) -> None:
 # -- finding -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("batching", [True, False])
 @pytest.mark.parametrize(
     ("mtu", "found"), [(65_507, 16_000), (8972, 8900), (1472, 1472), (1452, 1452), (1300, 1280), (1200, 1200)]
 )
-async def test_the_path_decides(autojump_clock: Clock, mtu: int, found: int) -> None:
-    async with Network(profile=LinkProfile(mtu=mtu)) as network, connected_on(network) as (dialled, accepted):
+async def test_the_path_decides(autojump_clock: Clock, mtu: int, found: int, batching: bool) -> None:
+    async with (
+        Network(profile=LinkProfile(mtu=mtu)) as network,
+        connected_on(network, batching=batching) as (dialled, accepted),
+    ):
         await send_often(dialled, accepted)
         assert dialled.statistics.datagram_size == found
         assert accepted.statistics.datagram_size == 1200  # it sends next to nothing, and needs no more
@@ -190,12 +196,16 @@ async def longest_silence(dialled: Connection, accepted: Connection, size: int) 
     return silence
 
 
-@pytest.mark.parametrize("narrow", [8972, 1452, 1300, 1200])
+@pytest.mark.parametrize("batching", [True, False])
+@pytest.mark.parametrize("narrow", [8972, 1300, 1200])
 async def test_a_path_that_shrinks_in_mid_transfer_and_grows_again(
-    autojump_clock: Clock, narrow: int
+    autojump_clock: Clock, narrow: int, batching: bool
 ) -> None:
     slow = LinkProfile(mtu=65_507, rate_bytes_per_s=1_000_000, queue_bytes=80_000)
-    async with Network(profile=slow) as network, connected_on(network) as (dialled, accepted):
+    async with (
+        Network(profile=slow) as network,
+        connected_on(network, batching=batching) as (dialled, accepted),
+    ):
         await send(dialled, accepted, 1_000_000)
         assert dialled.statistics.datagram_size == 16_000
         async with trio.open_nursery() as nursery:
@@ -285,6 +295,16 @@ def test_a_probe_is_not_in_flight_and_arms_no_timer() -> None:
     space = victim._spaces[tls.Epoch.ONE_RTT]
     assert len(space.sent_packets) - packets == len(sent)
     assert not list(space.sent_packets.values())[-1].is_ack_eliciting
+
+
+@pytest.mark.parametrize("mtus", [(1300,), (65_536, 9000, 1300)])
+async def test_sockets_of_the_kernel_tell_what_a_real_path_carries(mtus: tuple[int, ...]) -> None:
+    """On an interface that grows no larger, and on one that shrinks twice while it is in use."""
+    program = ["unshare", "--map-root-user", "--net", sys.executable, "-m", shrinking_loopback.__name__]
+    with trio.fail_after(60):
+        done = await trio.run_process([*program, *map(str, mtus)], capture_stdout=True)
+    found = {65_536: 16_000, 9000: 8900, 1300: 1232}  # IPv4 and UDP take 28 bytes
+    assert [int(line) for line in done.stdout.split()] == [found[mtu] for mtu in mtus]
 
 
 # -- other paths -------------------------------------------------------------------------------------------
