@@ -213,8 +213,8 @@ def test_packets_that_are_smaller_than_those_lost_prove_nothing() -> None:
 def test_an_arrival_as_large_as_the_smallest_loss_is_a_proof() -> None:
     mtu = found(16_000)
     for second in range(1, 20):
-        mtu.on_lost(16_000, second - 0.5, second - 0.25)
-        mtu.on_lost(3000, second - 0.2, float(second))
+        mtu.on_lost(3000, second - 0.5, second - 0.25)
+        mtu.on_lost(16_000, second - 0.2, float(second))
         mtu.on_acked(4000)
     assert mtu.size == 16_000
 
