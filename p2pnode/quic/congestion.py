@@ -19,20 +19,25 @@ from p2pnode.quic.round_trips import RoundTrips
 from p2pnode.quic.slow_start import SlowStart
 
 CONGESTION_CONTROL: Final = "p2pnode"  # its name in aioquic's registry
-REDUCTION_MOST: Final = 0.5  # a reduction leaves at least this share of the window, as Reno's …
-REDUCTION_LEAST: Final = 0.85  # … and at most this, or flows that share a path never become equal
+REDUCED_LEAST: Final = 0.5  # a reduction leaves at least this share of the window, as Reno's …
+REDUCED_MOST: Final = 0.7  # … and at most CUBIC's (RFC 9438 §4.6), or flows never share a path equally …
+REDUCED_MOST_LOSSY: Final = 0.85  # … but this where packets are lost without a queue too: it may be chance
+LOSSY: Final = 3  # losses without a queue (the older ones count less) that make a path one of those
 PLATEAU_LOWERED: Final = 0.85  # RFC 9438 §4.7: (1 + β) / 2, to make room for newcomers
 USED_SHARE: Final = 7 / 8  # of the window in flight: it limits; runs do not fill it to the last byte
-RESTART_SHARE: Final = 3 / 4  # of the window before an idle time that slow start may reach again
+USED_SHARE_SLOW_START: Final = 1 / 2  # what a slow start has acknowledged by then
+RESTART_SHARE: Final = 3 / 4  # of the window before an idle time is where slow start ends after it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Reduction:
-    """What was before a reduction, in case its reason proves spurious."""
+    """The last one: what was before it, in case its reason proves spurious, and what it might have left."""
 
-    window: int
+    window: float
     ssthresh: int | None
     plateau: float
+    most: float  # bytes
+    corrections: int = 2  # round trips at whose ends it may still prove too deep
 
 
 class DeliveryWatch(Protocol):
@@ -58,18 +63,19 @@ class CongestionControl(QuicCongestionControl):
         super().__init__(max_datagram_size=max_datagram_size)
         self.packets_lost = 0
         self.watch: DeliveryWatch | None = None
-        self._window = float(self.congestion_window)  # with the fraction of a byte
-        self.datagram_size = max_datagram_size
         self._initial_window = self.congestion_window
-        self._rounds = RoundTrips()
+        self._window = float(self.congestion_window)  # with the fraction of a byte
+        self._rounds = RoundTrips(max_datagram_size)
         self._slow_start = SlowStart()
-        self._cubic = Cubic()
-        self._flight_max = 0  # in this round trip …
-        self._flight_max_before = 0  # … and in the one before
+        self._cubic = Cubic(max_datagram_size)
+        self.datagram_size = max_datagram_size
+        self._flight_now_max = 0  # the most bytes in flight in this round trip …
+        self._flight_max = 0  # … or in the one before: what nothing tests does not grow (RFC 9002 §7.8)
         self._sent_at = 0.0
         self._reduced_at = -1.0
         self._reduction: _Reduction | None = None
         self._losses_to_disprove = 0
+        self._lossy = 0.0  # losses without a queue, halved with each reduction
 
     @property
     def datagram_size(self) -> int:
@@ -78,7 +84,8 @@ class CongestionControl(QuicCongestionControl):
 
     @datagram_size.setter
     def datagram_size(self, size: int) -> None:
-        self._datagram_size = size
+        self._datagram_size = self._rounds.datagram_size = self._cubic.datagram_size = size
+        self._window_min = K_MINIMUM_WINDOW * size
         self.window_max = min(config.CONGESTION_WINDOW_MAX, config.PACKETS_IN_FLIGHT_MAX * size)
         self._set_window(self._window)  # or it might have no room for a single datagram
 
@@ -95,8 +102,10 @@ class CongestionControl(QuicCongestionControl):
             self._restart(now)
         self._sent_at = now
         self.bytes_in_flight += size
-        if self.bytes_in_flight > self._flight_max:
-            self._flight_max = self.bytes_in_flight
+        if self.bytes_in_flight > self._flight_now_max:
+            self._flight_now_max = self.bytes_in_flight
+            if self.bytes_in_flight > self._flight_max:
+                self._flight_max = self.bytes_in_flight
 
     def on_run_acked(self, *, now: float, size: int, packets: int, newest_sent_time: float) -> None:
         """`packets` packets of `size` bytes together, the newest sent then, were acknowledged."""
@@ -110,10 +119,14 @@ class CongestionControl(QuicCongestionControl):
             self._begin_round(now)
         if newest_sent_time <= self._reduced_at:
             return  # sent before the window shrank
-        if self.in_slow_start:
-            self._grow_in_slow_start(size)
+        window = self._window
+        if self.ssthresh is None or window < self.ssthresh:
+            if self._flight_max >= USED_SHARE_SLOW_START * window:
+                self._set_window(window + size / self._slow_start.divisor)
+        elif self._flight_max < USED_SHARE * window:
+            self._cubic.pause(now)
         else:
-            self._grow(now, size)
+            self._set_window(self._cubic.grown(now, window, size))
 
     def on_run_lost(self, *, now: float, size: int, packets: int, newest_sent_time: float) -> None:
         """`packets` packets of `size` bytes together, the newest sent then, were declared lost."""
@@ -128,6 +141,8 @@ class CongestionControl(QuicCongestionControl):
         rounds.lost_packets += packets
         if rounds.loses_too_much or rounds.has_queue:
             self._reduce(now)
+        else:
+            self._lossy += packets
 
     def on_spurious_loss(self, *, now: float, packets: int = 1) -> None:
         """So many packets that were declared lost have arrived. Undo a reduction for which no others were.
@@ -136,20 +151,20 @@ class CongestionControl(QuicCongestionControl):
         """
         self._losses_to_disprove -= packets
         self._rounds.lost_packets = max(0, self._rounds.lost_packets - packets)
-        if self._reduction is None or self._losses_to_disprove > 0:
-            return
-        if self._reduction.window > self.congestion_window:
-            self._set_window(self._reduction.window)
-        self.ssthresh = self._reduction.ssthresh
-        plateau = self._reduction.plateau
-        self._begin_growth(now, plateau)
-        self._reduction = None
+        reduction = self._reduction
+        if reduction is not None and self._losses_to_disprove <= 0:
+            self._reduction = None
+            self._set_window(max(self._window, reduction.window))
+            self.ssthresh = reduction.ssthresh
+            self._cubic.begin(now, self._window, reduction.plateau)
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         """A packet was acknowledged `rtt` seconds after it was sent."""
         self._rounds.add_rtt(rtt)
         if self.ssthresh is None and self.congestion_window >= config.SLOW_START_WINDOW_MIN:
             self._slow_start.on_rtt(self._rounds)
+            if self._rounds.has_long_queue:  # cautious round trips would only make it longer
+                self._end_slow_start(now, max(self._rounds.carried, self._window * REDUCED_LEAST))
 
     def on_persistent_congestion(self) -> None:
         """Nothing got through for several probe timeouts: begin anew (RFC 9002 §7.6)."""
@@ -186,63 +201,60 @@ class CongestionControl(QuicCongestionControl):
 
     # -- growing and shrinking -----------------------------------------------------------------------------
 
-    @property
-    def _window_min(self) -> int:
-        return K_MINIMUM_WINDOW * self._datagram_size
-
     def _set_window(self, window: float) -> None:
-        self._window = min(max(window, self._window_min), self.window_max)
-        self.congestion_window = int(self._window)
-
-    def _is_used(self, share: float) -> bool:
-        """Whether the window is what limits: one that nothing tests does not grow (RFC 9002 §7.8)."""
-        return max(self._flight_max, self._flight_max_before) >= share * self._window
+        if window < self._window_min:
+            window = self._window_min
+        if window > self.window_max:
+            window = self.window_max
+        self._window = window
+        self.congestion_window = int(window)
 
     def _begin_round(self, now: float) -> None:
         self._rounds.begin(now)
-        self._flight_max_before, self._flight_max = self._flight_max, self.bytes_in_flight
+        self._cubic.follow(self._rounds.rtt_before, in_a_hurry=not self._rounds.has_long_queue)
+        self._flight_max = max(self._flight_now_max, self.bytes_in_flight)
+        self._flight_now_max = self.bytes_in_flight
+        if self._reduction is not None and self._reduction.corrections:
+            self._correct(now, self._reduction)
         if self.ssthresh is None and self._slow_start.is_over():
-            self.ssthresh = self.congestion_window
-            self._begin_growth(now, self._window)
+            self._end_slow_start(now, self._window)
 
-    def _grow_in_slow_start(self, acked: int) -> None:
-        if self._is_used(0.5):
-            self._set_window(self._window + acked / self._slow_start.divisor)
-
-    def _grow(self, now: float, acked: int) -> None:
-        if not self._is_used(USED_SHARE):
-            self._cubic.pause(now)
-            return
-        rtt = min(self._rounds.rtt, self._rounds.rtt_before)
-        self._set_window(
-            self._cubic.grown(
-                now, window=self._window, acked=acked, rtt=rtt, datagram_size=self._datagram_size
-            )
-        )
-
-    def _begin_growth(self, now: float, plateau: float) -> None:
-        self._cubic.begin(now, window=self._window, plateau=plateau, datagram_size=self._datagram_size)
+    def _end_slow_start(self, now: float, window: float) -> None:
+        self._set_window(min(window, self._window))
+        self.ssthresh = self.congestion_window
+        self._cubic.begin(now, self._window, self._window)
 
     def _reduce(self, now: float) -> None:
         """Make the window what the path carried of late: that empties its queue and keeps it busy."""
-        window, rounds = self._window, self._rounds
-        self._reduction = _Reduction(self.congestion_window, self.ssthresh, self._cubic.plateau)
-        self._reduced_at = now
+        window, rounds, has_queue = self._window, self._rounds, self._rounds.has_queue
+        is_lossy = self._lossy >= LOSSY or not has_queue
+        most = window * (REDUCED_MOST_LOSSY if is_lossy else REDUCED_MOST)
+        self._reduction = _Reduction(window, self.ssthresh, self._cubic.plateau, most)
         self._losses_to_disprove = rounds.lost_packets
-        plateau = window * PLATEAU_LOWERED if window < self._cubic.plateau else window
-        self._set_window(min(max(rounds.carried, window * REDUCTION_MOST), window * REDUCTION_LEAST))
-        if not rounds.has_queue:
-            plateau = self._window  # beyond what was carried, all was lost: do not hurry back there
+        self._reduced_at = now
+        self._lossy /= 2
+        self._set_window(min(max(rounds.carried, window * REDUCED_LEAST), most))
         self.ssthresh = self.congestion_window
-        rounds.lost_packets = 0
-        self._begin_growth(now, plateau)
+        plateau = window * PLATEAU_LOWERED if window < self._cubic.plateau else window
+        # without a queue, all beyond what was carried was lost: do not hurry back there
+        self._cubic.begin(now, self._window, plateau if has_queue else self._window)
+        rounds.settle()
+
+    def _correct(self, now: float, reduction: _Reduction) -> None:
+        """What a path carries shows only after slow start overran it: until then less than that was sent."""
+        reduction.corrections -= 1
+        window = min(self._rounds.carried, reduction.most)
+        if window > self._window:
+            self._set_window(window)
+            self.ssthresh = self.congestion_window
+            self._cubic.begin(now, self._window, self._cubic.plateau)
 
     def _restart(self, now: float) -> None:
-        """After silence, nobody knows what the path carries: find out anew, soon up to what it carried."""
-        if self.congestion_window > self._initial_window:
+        """After silence nobody knows what the path carries: find out anew, quickly up to what it carried."""
+        if self._window > self._initial_window:
             self.ssthresh = int(self._window * RESTART_SHARE)
+            self._cubic.begin(now, self.ssthresh, self._window)
             self._set_window(self._initial_window)
-            self._begin_growth(now, self._window / RESTART_SHARE)
 
 
 register_congestion_control(CONGESTION_CONTROL, CongestionControl)
@@ -310,5 +322,5 @@ class Pacer(QuicPacketPacer):
         if now > self._counted_at:
             self._saved = min(self._saved + (now - self._counted_at) * self._rate, self._saved_max)
             self._counted_at = now
-        if self._accruing and self._saved >= self._burst / 2:
+        if self._accruing and self._saved >= self._burst / 2 - 1:  # a byte for rounding
             self._accruing = False
