@@ -187,7 +187,7 @@ def limited(by: str, side: str, rate: float) -> dict[str, RateLimits]:
 
 
 @pytest.mark.parametrize("by", LIMITED)
-@pytest.mark.parametrize("rate", [30_000, 200 * KIB, 2_000_000])
+@pytest.mark.parametrize("rate", [30_000, 400_000])
 async def test_any_ten_seconds_bring_what_the_limit_says(
     autojump_clock: MockClock, swarm: Swarm, by: str, rate: int
 ) -> None:
@@ -208,21 +208,21 @@ async def test_below_one_block_a_second_everything_arrives_and_nobody_counts_as_
     autojump_clock: MockClock, swarm: Swarm, by: str
 ) -> None:
     """It takes longer than all timeouts, and the source has handed over everything long before."""
-    rate = 2 * KIB
-    server = await offered(swarm, MIB, **limited(by, "server", rate))
+    rate, size = 2 * KIB, 320 * KIB
+    server = await offered(swarm, size, **limited(by, "server", rate))
     peer = await swarm.start_peer(**limited(by, "peer", rate))
     wire = swarm.network.counters(SERVER, PEER)
     async with metered(lambda: wire.bytes_delivered) as sent:
         done = await peer.node.fetch("a.bin", to=peer.files_dir)
     assert done.target.read_bytes() == (server.files_dir / "a.bin").read_bytes()
-    assert done.seconds == pytest.approx(MIB / rate, rel=0.05)
+    assert done.seconds == pytest.approx(size / rate, rel=0.05)
     assert peer.all(FetchSourceLost) == []
-    assert server.node.statistics["bytes_sent"] == MIB  # no byte was sent twice
+    assert server.node.statistics["bytes_sent"] == size  # no byte was sent twice
     for window in sent.windows(100, skip_s=20):
         assert window == pytest.approx(100 * rate, rel=0.15)  # packets are small, and hold less each
 
 
-@pytest.mark.parametrize("rate", [4 * KIB, 300_000])
+@pytest.mark.parametrize("rate", [4 * KIB, 60_000])
 async def test_two_peers_share_what_a_server_may_give(
     autojump_clock: MockClock, swarm: Swarm, rate: int
 ) -> None:
