@@ -19,13 +19,15 @@ WAYS: Final[tuple[Way, ...]] = (
     PairWay("tight-loop", "aioquic's class in a tight loop, 1452", "tight_loop", "stock"),
     PairWay(
         "tight-loop-ours",
-        "p2pnode's class in that loop, batch way off, 1452",
+        "p2pnode's class in the tight loop, batch way off, 1452",
         "tight_loop",
         "ours",
         is_ours=True,
     ),
-    PairWay("tight-loop-batch", "p2pnode's class in that loop, 1452", "tight_loop", "batch", is_ours=True),
-    PairWay("qh3", "qh3 (core in Rust) in that loop, 1452", "tight_loop", "qh3", needs=("qh3",)),
+    PairWay(
+        "tight-loop-batch", "p2pnode's class in the tight loop, 1452", "tight_loop", "batch", is_ours=True
+    ),
+    PairWay("qh3", "qh3 (core in Rust) in the tight loop, 1452", "tight_loop", "qh3", needs=("qh3",)),
     PairWay("libp2p", "py-libp2p over QUIC (trio, aioquic)", "libp2p_pair", needs=("libp2p",)),
     PairWay("libtorrent-tcp", "libtorrent over plain TCP", "libtorrent_pair", "tcp", needs=("libtorrent",)),
     PairWay("libtorrent-utp", "libtorrent over uTP", "libtorrent_pair", "utp", needs=("libtorrent",)),
