@@ -23,16 +23,14 @@ from cryptography import x509
 from p2pnode import config
 from p2pnode.errors import ConnectionClosed
 from p2pnode.quic.aioquic_internals import HardenedConnection
-from p2pnode.quic.budget import Budget
 from p2pnode.quic.datagrams import Address, Burst, DatagramSocket, format_address
 from p2pnode.quic.guard import Escape, guard
 from p2pnode.quic.inbox import Inbox
 from p2pnode.quic.lifecycle import MOVES, ConnectionStatistics, Phase, Role
 from p2pnode.quic.stream import Stream, send_room
+from p2pnode.quic.stream_table import StreamTable
 
-EXCESSIVE_LOAD: Final = 0x107  # the code HTTP/3 has for a peer that only makes work (RFC 9114 §8.1)
 TIMER_GRANULARITY_S: Final = 0.001  # at exactly its own deadline aioquic's timer may do nothing, for ever
-ACCEPT_QUEUE_MAX: Final = 256  # streams that the remote opened and nobody accepted yet
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3  # when the remote's idle timeout is shorter than ours
 
 _logger = logging.getLogger("p2pnode.quic")
@@ -88,12 +86,9 @@ class Connection:
         self._work = trio.Event()
         self._opened = trio.Event()  # or ended before that
         self._ended = trio.Event()
-        self._streams: dict[int, Stream] = {}
-        self._sweep_at = 64
         self._stream_credit = trio.lowlevel.ParkingLot()
-        self._accept_send, self._accept_receive = trio.open_memory_channel[Stream](ACCEPT_QUEUE_MAX)
-        self._resets = Budget(config.STREAM_RESETS_PER_S, config.STREAM_RESETS_BURST)
         self._statistics = ConnectionStatistics()
+        self._streams = StreamTable(self, engine, self._statistics)
         self.add_route(engine.host_cid)
 
     def __repr__(self) -> str:
@@ -137,12 +132,12 @@ class Connection:
         while not self._engine.can_open_stream:
             await self._stream_credit.park()
             self.check_open()
-        return self._new_stream(self._engine.open_stream())
+        return self._streams.open()
 
     async def accept_stream(self) -> Stream:
         """The next stream that the remote opened. `ConnectionClosed` when there will be none."""
         try:
-            return await self._accept_receive.receive()
+            return await self._streams.accept()
         except trio.EndOfChannel:
             raise self._closed_error from None
 
@@ -364,10 +359,8 @@ class Connection:
         self._move(phase)
         self._work.set()
         self._opened.set()
-        self._accept_send.close()
         self._stream_credit.unpark_all()
-        for stream in self._streams.values():
-            stream.on_connection_closed()
+        self._streams.end()
 
     def _move(self, phase: Phase) -> None:
         if phase is not self._phase:
@@ -379,14 +372,8 @@ class Connection:
     def _tell(self, happened: list[events.QuicEvent], now: float) -> None:
         for event in happened:
             match event:
-                case events.StreamDataReceived():
-                    self._stream_of(event.stream_id, now).on_data(event.data, event.end_stream)
-                case events.StreamReset():
-                    if self._stream_of(event.stream_id, now).on_reset(event.error_code):
-                        self._count_reset(event.stream_id, now)
-                case events.StopSendingReceived():
-                    if self._stream_of(event.stream_id, now).on_stop_sending(event.error_code):
-                        self._count_reset(event.stream_id, now)
+                case events.StreamDataReceived() | events.StreamReset() | events.StopSendingReceived():
+                    self._streams.tell(event, now)
                 case events.ConnectionIdIssued():
                     self.add_route(event.connection_id)
                 case events.ConnectionIdRetired():
@@ -413,34 +400,6 @@ class Connection:
         self._opened.set()
         if self._on_open is not None:
             self._on_open(self)
-
-    def _stream_of(self, stream_id: int, now: float) -> Stream:
-        """The stream of an event; a new one, to be accepted, when the remote has just opened it."""
-        stream = self._streams.get(stream_id)
-        if stream is None:
-            stream = self._new_stream(stream_id)
-            try:
-                self._accept_send.send_nowait(stream)
-            except (trio.WouldBlock, trio.ClosedResourceError):
-                self._statistics.streams_refused += 1
-                stream.reset(EXCESSIVE_LOAD)
-                self._count_reset(stream_id, now)
-        return stream
-
-    def _new_stream(self, stream_id: int) -> Stream:
-        if len(self._streams) >= self._sweep_at:
-            self._streams = {
-                id: stream for id, stream in self._streams.items() if self._engine.has_stream(id)
-            }
-            self._sweep_at = 64 + 2 * len(self._streams)
-        stream = self._streams[stream_id] = Stream(self, self._engine, stream_id)
-        return stream
-
-    def _count_reset(self, stream_id: int, now: float) -> None:
-        """A remote that opens streams only to reset them makes work for nothing, and gets no more of it."""
-        is_remote = bool(stream_id & 1) is (self.role is Role.DIALED)
-        if is_remote and not self._resets.spend(now):
-            self._engine.close(EXCESSIVE_LOAD, reason_phrase="too many streams opened and reset")
 
 
 def _one_line(reason: str) -> str:
