@@ -103,12 +103,14 @@ class BatchConnection(SendingInRuns):
         recv, space = self._cryptos[ONE_RTT].recv, self._spaces[ONE_RTT]
         assert recv.aead is not None
         decrypt, iv = recv.aead._aead.decrypt, recv.aead._iv
-        received, expected = self._received, space.expected_packet_number
+        # Stock's own expectation stays behind when exactly what it expects comes.
+        received, expected = self._received, max(space.expected_packet_number, space.largest_received_packet + 1)
         connection_id, usual = self.host_cid, 0x41 | recv.key_phase << 2
         plain_first, plain_header = -1, b""
         numbers: list[int] = []
         payloads: list[bytes] = []
-        taken = first = 0
+        taken = 0
+        newest_first = -1
         masks = header_masks(recv, [datagram[SAMPLE] for datagram in datagrams])
         for datagram, (mask, number_mask) in zip(datagrams, masks, strict=False):
             protected_first, protected_number = unpack_header(datagram)
@@ -136,10 +138,10 @@ class BatchConnection(SendingInRuns):
             numbers.append(number)
             payloads.append(payload)
             if number >= expected:
-                expected = number + 1
-        if numbers and numbers[-1] > self._spin_highest_pn:
-            self._spin_highest_pn = numbers[-1]
-            self._spin_bit = bool(plain_first & 0x20) is not self._is_client
+                expected, newest_first = number + 1, first
+        if newest_first >= 0:
+            self._spin_highest_pn = expected - 1
+            self._spin_bit = bool(newest_first & 0x20) is not self._is_client
         return numbers, payloads, taken
 
     def _take_in_payloads(self, payloads: Sequence[bytes], now: float) -> bool:

@@ -47,4 +47,4 @@ class PacketNumbers(QuicPacketNumberWindow):
         stops[first:end] = [stop]
         if len(starts) > RANGES_MAX:
             del starts[0]
-            self.lower = stops.pop(0)
+            self.lower = max(self.lower, stops.pop(0))
