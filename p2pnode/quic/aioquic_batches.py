@@ -104,7 +104,10 @@ class BatchConnection(SendingInRuns):
         assert recv.aead is not None
         decrypt, iv = recv.aead._aead.decrypt, recv.aead._iv
         # Stock's own expectation stays behind when exactly what it expects comes.
-        received, expected = self._received, max(space.expected_packet_number, space.largest_received_packet + 1)
+        received, expected = (
+            self._received,
+            max(space.expected_packet_number, space.largest_received_packet + 1),
+        )
         connection_id, usual = self.host_cid, 0x41 | recv.key_phase << 2
         plain_first, plain_header = -1, b""
         numbers: list[int] = []

@@ -9,25 +9,25 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from random import Random
 
 from aioquic import tls
-from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import END_STATES, QuicConnection
 from aioquic.quic.events import QuicEvent, StopSendingReceived, StreamDataReceived, StreamReset
 from aioquic.quic.stream import QuicStream, QuicStreamSender
 
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.aioquic_recovery import Recovery, SentRun
+from p2pnode.quic.configuration import Configuration
 from p2pnode.quic.datagrams import Address
 from tests.quic.engines import CLIENT, SERVER, dialer_configuration, listener_configuration
 
 TICK_S = 0.001  # what arrives within one tick arrives as one burst
 TIMER_GRANULARITY_S = 0.001
 KEEP_ALIVE_S = 1.0
+DATAGRAM_SIZE_MAX = 9000
 STREAMS_MAX = 40  # that either side opens
 DATA = Random(4).randbytes(1 << 16)
 
@@ -105,9 +105,7 @@ class Side:
 
     def stream(self, choice: int) -> int | None:
         """One of those that this side may still write to; a new one now and then."""
-        open_ones = [
-            stream_id for stream_id, it in self.written.items() if not (it.finished or it.reset)
-        ]
+        open_ones = [stream_id for stream_id, it in self.written.items() if not (it.finished or it.reset)]
         if choice % 4 == 0 or not open_ones:
             return self.open_stream()
         return open_ones[choice % len(open_ones)]
@@ -133,11 +131,6 @@ class Side:
             stream_id = known[choice % len(known)]
             self.engine.stop_stream(stream_id, 78)
             self.read[stream_id].stopped = True
-
-    def resize(self, size: int) -> None:
-        """Send datagrams of another size from now on."""
-        if self.hardened is not None:
-            self.hardened._max_datagram_size = self.hardened._congestion.datagram_size = size
 
     def finish(self) -> None:
         for stream_id, written in self.written.items():
@@ -209,8 +202,7 @@ class Side:
             return self.engine.datagrams_to_send(now)
         sent = self._send_bursts(self.hardened, now)
         while self.hardened.has_more_to_send:
-            more = self._send_bursts(self.hardened, now)
-            sent += more
+            sent += self._send_bursts(self.hardened, now)
         return sent
 
     def _send_bursts(self, engine: HardenedConnection, now: float) -> list[tuple[bytes, Address]]:
@@ -247,10 +239,11 @@ class Channel:
         *,
         seed: int = 0,
         weather: Weather = CALM,
-        configure: Callable[[QuicConfiguration], None] = lambda _: None,
+        configure: Callable[[Configuration], None] = lambda _: None,
     ) -> None:
         self.rng = Random(seed)
         self.weather = CALM
+        self.carries = DATAGRAM_SIZE_MAX  # bytes; larger datagrams are lost
         self.now = 1.0
         configurations = [dialer_configuration(), listener_configuration()]
         for configuration in configurations:
@@ -309,7 +302,9 @@ class Channel:
     @property
     def _have_the_same_keys(self) -> bool:
         pairs = [side.engine._cryptos[tls.Epoch.ONE_RTT] for side in self.sides]
-        return pairs[0].send.secret == pairs[1].recv.secret and not any(it._update_key_requested for it in pairs)
+        return pairs[0].send.secret == pairs[1].recv.secret and not any(
+            it._update_key_requested for it in pairs
+        )
 
     def _next_at(self) -> float:
         begun = [side for side in self.sides if side.engine._network_paths]
@@ -337,7 +332,7 @@ class Channel:
 
     def _carry(self, datagram: bytes, source: Address, target: Address) -> None:
         rng, weather = self.rng, self.weather
-        if rng.random() < weather.loss:
+        if rng.random() < weather.loss or len(datagram) > self.carries:
             return
         for _ in range(1 + (rng.random() < weather.duplicate)):
             if rng.random() < weather.corrupt:
@@ -370,10 +365,14 @@ def check_books(engine: QuicConnection) -> None:
     for space in engine._loss.spaces:
         runs = runs_of(engine) if space.is_application_data else []
         packets = list(space.sent_packets.values())
-        assert [packet.packet_number for packet in packets] == sorted(packet.packet_number for packet in packets)
+        assert [packet.packet_number for packet in packets] == sorted(
+            packet.packet_number for packet in packets
+        )
         in_flight += sum(packet.sent_bytes for packet in packets if packet.in_flight)
         in_flight += sum((run.stop - run.start) * run.packet_size for run in runs)
-        eliciting = sum(packet.is_ack_eliciting for packet in packets) + sum(run.stop - run.start for run in runs)
+        eliciting = sum(packet.is_ack_eliciting for packet in packets) + sum(
+            run.stop - run.start for run in runs
+        )
         assert space.ack_eliciting_in_flight == eliciting
         numbers = {packet.packet_number for packet in packets}
         for before, run in zip([None, *runs], runs, strict=False):
@@ -456,10 +455,13 @@ def check_at_rest(channel: Channel) -> None:
             assert part.start in space.received_packets
             assert part.stop - 1 in space.received_packets
             assert part.stop not in space.received_packets or part.stop <= 0
-        assert engine._cryptos[tls.Epoch.ONE_RTT].send.key_phase == engine._cryptos[tls.Epoch.ONE_RTT].recv.key_phase
-        for stream in engine._streams.values():
+        assert (
+            engine._cryptos[tls.Epoch.ONE_RTT].send.key_phase
+            == engine._cryptos[tls.Epoch.ONE_RTT].recv.key_phase
+        )
+        for stream_id, stream in engine._streams.items():
             assert stream.sender.buffer_is_empty
             assert len(stream.sender._pending) == 0
-            assert bytes(stream.sender._buffer) == b""
-            mirror = other._streams[stream.stream_id]
+            assert len(stream.sender._buffer) == 0
+            mirror = other._streams[stream_id]
             assert stream.sender.highest_offset == mirror.receiver.highest_offset

@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 from aioquic import tls
-from aioquic.buffer import Buffer
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoContext
 from aioquic.quic.events import QuicEvent, StopSendingReceived, StreamDataReceived, StreamReset
@@ -14,6 +13,7 @@ from aioquic.quic.recovery import QuicPacketNumberWindow
 
 from p2pnode.quic.aioquic_batches import BatchConnection
 from p2pnode.quic.aioquic_internals import HardenedConnection
+from p2pnode.quic.send_buffer import SendBuffer
 
 
 def twin_of(engine: BatchConnection) -> HardenedConnection:
@@ -30,13 +30,17 @@ def twin_of(engine: BatchConnection) -> HardenedConnection:
 
 
 def _unchanging(engine: QuicConnection) -> list[Any]:
-    """What cannot be copied and need not be: ciphers have no state here, these buffers are not used any more."""
-    things: list[Any] = [buffer for buffer in engine._crypto_buffers.values() if isinstance(buffer, Buffer)]
+    """What cannot be copied and need not be: none of it changes any more."""
+    things: list[Any] = [*engine._crypto_buffers.values()]
     pairs = [*engine._cryptos.values(), *engine._cryptos_initial.values()]
     contexts: list[CryptoContext] = [context for pair in pairs for context in (pair.recv, pair.send)]
     for context in contexts:
         if context.aead is not None and context.hp is not None:
             things += [context.aead._aead, context.hp._encryptor]
+    for stream in engine._streams.values():
+        buffer: object = stream.sender._buffer
+        if isinstance(buffer, SendBuffer):
+            things += buffer._pieces
     return things
 
 
