@@ -97,6 +97,7 @@ PACING_BURST_PACKETS: Final = 256  # the most at once: the other connections get
 PACING_CATCH_UP_S: Final = 0.005  # a driver that comes so late still sends what was due
 PACING_RTT_MIN_S: Final = 0.001  # on shorter round trips a timer is coarser than what it would spread
 SLOW_START_WINDOW_MIN: Final = 64 * KIB  # below it no delay ends slow start: on loopback all of it is noise
+SLOW_START_PACKETS_MIN: Final = 16  # the same in datagrams: with large ones, fewer make no steady stream
 CONGESTION_IDLE_S: Final = 2.0  # after nothing was in flight for so long, the window is found anew
 REORDERING_MEMORY_S: Final = 10.0  # how much packets are overtaken is believed for so long, then half of it
 STREAM_GAPS_MAX: Final = (

@@ -123,8 +123,8 @@ class CongestionControl(QuicCongestionControl):
         if self.ssthresh is None or window < self.ssthresh:
             if self._flight_max >= USED_SHARE_SLOW_START * window:
                 self._set_window(window + size / self._slow_start.divisor)
-        elif self._flight_max < USED_SHARE * window:
-            self._cubic.pause(now)
+        elif self._flight_max < min(USED_SHARE * window, window - self._datagram_size):
+            self._cubic.pause(now)  # not even one more datagram was kept from going
         else:
             self._set_window(self._cubic.grown(now, window, size))
 
@@ -161,7 +161,8 @@ class CongestionControl(QuicCongestionControl):
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         """A packet was acknowledged `rtt` seconds after it was sent."""
         self._rounds.add_rtt(rtt)
-        if self.ssthresh is None and self.congestion_window >= config.SLOW_START_WINDOW_MIN:
+        least = max(config.SLOW_START_WINDOW_MIN, config.SLOW_START_PACKETS_MIN * self._datagram_size)
+        if self.ssthresh is None and self.congestion_window >= least:
             self._slow_start.on_rtt(self._rounds)
             if self._rounds.has_long_queue:  # cautious round trips would only make it longer
                 self._end_slow_start(now, max(self._rounds.carried, self._window * REDUCED_LEAST))

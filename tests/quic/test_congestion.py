@@ -152,6 +152,22 @@ def test_a_window_that_is_not_used_does_not_grow() -> None:
     assert sender.control.congestion_window == 160 * DATAGRAM
 
 
+def test_a_window_of_a_few_large_datagrams_grows() -> None:
+    """Three fill it as far as they can, though a quarter of it stays free."""
+    sender = Sender()
+    sender.grow_to(64)
+    sender.control.ssthresh = sender.control.congestion_window
+    sender.control.datagram_size = 26_000
+    for _ in range(100):
+        sender.control.on_run_sent(now=sender.now, size=78_000)
+        sent_at, sender.now = sender.now, sender.now + RTT_S
+        sender.control.on_run_acked(now=sender.now, size=78_000, packets=3, newest_sent_time=sent_at)
+        sender.control.on_rtt_measurement(now=sender.now, rtt=RTT_S)
+        if sender.control.congestion_window >= 104_000:
+            return
+    raise AssertionError(sender.control.congestion_window)
+
+
 def test_after_silence_the_window_is_found_anew() -> None:
     sender = Sender()
     sender.grow_to(160)
