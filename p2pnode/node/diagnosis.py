@@ -9,7 +9,7 @@ The rules, in this order:
    or flow control. Where all is sent and our own buffer is full of what is not acknowledged, that is the
    window as well.
 5. A receiver's time of waiting for bytes belongs to what the source says of itself.
-6. Time without any request is `PEER_BUSY` when somebody asked us to wait, else `TOO_FEW_SOURCES`.
+6. Time without any request is `PEER_BUSY` when somebody asked us to wait, `TOO_FEW_SOURCES` when nobody has more.
 
 What has most of the second is the bottleneck.
 """
@@ -120,8 +120,8 @@ class FetchDiagnosis:
         """What it said no longer holds."""
         self._told.pop(source, None)
 
-    def look(self, *, is_starved: bool) -> None:
-        """Name what limited the time since the last look. `is_starved`: no source asked us to wait."""
+    def look(self, idle: Bottleneck | None) -> None:
+        """Name what limited the time since the last look. `idle` is why there is no request, if there is none."""
         parts: list[Mapping[Bottleneck, float]] = []
         idle_s = stored_s = 0.0
         for kind, share_s in self._sheet.take().items():
@@ -137,8 +137,7 @@ class FetchDiagnosis:
         working = added(*parts, self._work.divide(stored_s))
         if self._loop.was_busy():
             working = {Bottleneck.RECEIVER_CPU: sum(working.values())}
-        idle = {Bottleneck.TOO_FEW_SOURCES if is_starved else Bottleneck.PEER_BUSY: idle_s}
-        self.bottleneck = largest(added(working, idle))
+        self.bottleneck = largest(working if idle is None else added(working, {idle: idle_s}))
 
 
 class UploadDiagnosis:

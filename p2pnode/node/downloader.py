@@ -302,9 +302,14 @@ class Downloader:
         """Name each second's bottleneck."""
         while True:
             await trio.sleep(config.DIAGNOSIS_INTERVAL_S)
-            self._diagnosis.look(is_starved=self._machine.is_starved)
+            self._diagnosis.look(self._why_idle())
             if self.bottleneck is not None:
                 self.limited_s[self.bottleneck] += config.DIAGNOSIS_INTERVAL_S
+
+    def _why_idle(self) -> Bottleneck | None:
+        if self._machine.is_starved:
+            return Bottleneck.TOO_FEW_SOURCES
+        return Bottleneck.PEER_BUSY if self._machine.is_put_off else None
 
     async def _report(self) -> None:
         """Publish progress a few times a second while bytes arrive."""

@@ -132,6 +132,11 @@ class Download:
         return not self._draws and self.next_deadline() is None and not self.is_finished
 
     @property
+    def is_put_off(self) -> bool:
+        """Whether nothing is under way because those who could give asked us to wait."""
+        return not self._draws and self.next_deadline() is not None
+
+    @property
     def remaining_bytes(self) -> int:
         """The bytes of all pieces that are not verified and written."""
         return self._remaining_bytes

@@ -156,6 +156,25 @@ async def test_an_event_loop_that_never_rests(
     pair.require(receiver=named, sender=by_sender)
 
 
+async def test_a_processor_that_something_else_burns(swarm: Swarm) -> None:
+    """In real time, with the loop's own measure: both nodes live in the loop that is busy."""
+
+    async def burn() -> None:
+        while True:
+            until = time.perf_counter() + 0.002
+            while time.perf_counter() < until:
+                pass
+            await trio.lowlevel.checkpoint()
+
+    measured: dict[str, Any] = {"loop_busy_s": None}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(burn)
+        pair = await Pair.transferring(swarm, MIB, sender=measured, receiver=measured, profile=NARROW)
+        nursery.cancel_scope.cancel()
+    assert set(pair.named_by_receiver()) == {Bottleneck.RECEIVER_CPU}
+    assert Bottleneck.SENDER_CPU in pair.named_by_sender()
+
+
 @pytest.mark.parametrize("scope", ["node", "peer"])
 @pytest.mark.parametrize(
     ("who", "named"), [("sender", Bottleneck.SENDER_RATE_CAP), ("receiver", Bottleneck.RECEIVER_RATE_CAP)]

@@ -18,20 +18,28 @@ def never_busy() -> float:
     return 0.0
 
 
-async def looked(diagnosis: FetchDiagnosis, *, is_starved: bool = False) -> Bottleneck | None:
+async def looked(diagnosis: FetchDiagnosis, idle: Bottleneck | None = None) -> Bottleneck | None:
     await trio.sleep(1)
-    diagnosis.look(is_starved=is_starved)
+    diagnosis.look(idle)
     return diagnosis.bottleneck
 
 
 # -- a fetch -----------------------------------------------------------------------------------------------
 
 
-async def test_a_fetch_without_requests_has_busy_peers_or_too_few(autojump_clock: MockClock) -> None:
+async def test_a_fetch_without_requests_is_limited_by_what_it_waits_for(autojump_clock: MockClock) -> None:
     diagnosis = FetchDiagnosis(WorkTimes(), never_busy)
     assert diagnosis.bottleneck is None
-    assert await looked(diagnosis) is Bottleneck.PEER_BUSY
-    assert await looked(diagnosis, is_starved=True) is Bottleneck.TOO_FEW_SOURCES
+    for idle in (Bottleneck.PEER_BUSY, Bottleneck.TOO_FEW_SOURCES, None):
+        assert await looked(diagnosis, idle) is idle
+
+
+async def test_why_there_might_be_no_request_is_no_matter_where_there_is_one(
+    autojump_clock: MockClock,
+) -> None:
+    diagnosis = FetchDiagnosis(WorkTimes(), never_busy)
+    with diagnosis.request(A):
+        assert await looked(diagnosis, Bottleneck.PEER_BUSY) is Bottleneck.SENDER
 
 
 async def test_who_waits_for_a_source_takes_its_word_until_it_leaves(autojump_clock: MockClock) -> None:
@@ -68,7 +76,7 @@ async def test_what_the_receiver_itself_does_is_its_own(
         with task.doing(activity):
             await trio.sleep(0.6)
         await trio.sleep(0.4)
-        diagnosis.look(is_starved=False)
+        diagnosis.look(None)
         assert diagnosis.bottleneck is named
         assert await looked(diagnosis) is Bottleneck.SENDER_DISK
 
@@ -79,7 +87,7 @@ async def test_a_busy_loop_limits_whatever_tasks_wait_for_but_not_where_none_is(
     diagnosis = FetchDiagnosis(WorkTimes(), lambda: 0.95 * trio.current_time())
     with diagnosis.request(A):
         assert await looked(diagnosis) is Bottleneck.RECEIVER_CPU
-    assert await looked(diagnosis) is Bottleneck.PEER_BUSY
+    assert await looked(diagnosis, Bottleneck.PEER_BUSY) is Bottleneck.PEER_BUSY
 
 
 async def test_a_loop_that_often_waits_limits_nothing(autojump_clock: MockClock) -> None:

@@ -225,23 +225,28 @@ def test_blocks_move_a_piece_to_verifying_and_its_hash_to_have() -> None:
     assert book.download.remaining_bytes == SIZE * (COUNT - 1)
 
 
-def test_it_is_starved_while_nobody_gives_or_will_give() -> None:
+def test_it_is_starved_while_nobody_gives_or_will_give_and_put_off_while_somebody_will() -> None:
     book = Playbook(have=~only(0))
-    starved = [book.download.is_starved]
+
+    def state() -> tuple[bool, bool]:
+        return book.download.is_starved, book.download.is_put_off
+
+    states = [state()]
     [request] = book.requests(PeerJoined(A, ALL))
-    starved.append(book.download.is_starved)
+    states.append(state())
     book.tell(RequestFailed(request.request, retryable=True))
-    starved.append(book.download.is_starved)
+    states.append(state())
     [again] = book.wait_for_deadline()
     assert isinstance(again, RequestPieces)
     book.tell(RequestFailed(again.request, retryable=False))
-    starved.append(book.download.is_starved)
+    states.append(state())
     [elsewhere] = book.requests(PeerJoined(B, ALL))
     book.tell(BlockStored(B, 0, SIZE), RequestFinished(elsewhere.request))
-    starved.append(book.download.is_starved)
+    states.append(state())
     book.tell(PieceVerified(B, 0))
-    starved.append(book.download.is_starved)
-    assert starved == [True, False, False, True, False, False]
+    states.append(state())
+    is_fine, is_starved, is_put_off = (False, False), (True, False), (False, True)
+    assert states == [is_starved, is_fine, is_put_off, is_starved, is_fine, is_fine]
 
 
 # -- failures ----------------------------------------------------------------------------------------------
