@@ -31,6 +31,7 @@ from p2pnode.quic.stream import Stream, send_room
 from p2pnode.quic.stream_table import StreamTable
 
 TIMER_GRANULARITY_S: Final = 0.001  # at exactly its own deadline aioquic's timer may do nothing, for ever
+SEND_BUFFER_ROUND_TRIPS: Final = 4  # to notice a loss, repair it, perhaps twice, and hear of it
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3  # when the remote's idle timeout is shorter than ours
 
 _logger = logging.getLogger("p2pnode.quic")
@@ -181,8 +182,11 @@ class Connection:
         return send_room(self._engine.send_buffered(stream_id), *self._send_limits())
 
     def _send_limits(self) -> tuple[int, int]:
-        """Bytes that one stream may hold, and the room that there is for all: twice what the path takes."""
-        growth = 2 * self._engine.congestion_window // config.SEND_BUFFER
+        """Bytes that one stream may hold, and the room that there is for all.
+
+        Some round trips of what the path takes: all that follows a lost packet is held until it is repaired.
+        """
+        growth = -(-SEND_BUFFER_ROUND_TRIPS * self._engine.congestion_window // config.SEND_BUFFER)
         growth = max(1, min(growth, config.SEND_BUFFER_GROWTH_MAX))
         total = self._engine.send_buffered_total
         return config.SEND_BUFFER * growth, config.CONNECTION_SEND_BUFFER * growth - total

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-ROUND_TRIPS: Final = (
-    3  # of the measured rate that a window holds: one under way, one acknowledged, one to spare
-)
+ROUND_TRIPS: Final = 8  # of the measured rate that a window holds; half of it is one stream's: what follows a
+# lost packet waits there until that is noticed, repaired, perhaps twice, and credit has gone back
 
 
 class ReceiveWindow:

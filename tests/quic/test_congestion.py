@@ -384,3 +384,10 @@ async def test_two_share_a_link_equally_and_fill_it(autojump_clock: Clock) -> No
     shares = await goodputs(profile, seconds=8, flows=2, apart_s=0.5)
     assert sum(shares) > 0.85
     assert min(shares) > 0.5 * 0.65 * sum(shares)
+
+
+async def test_a_long_path_that_loses_packets_is_filled(autojump_clock: Clock) -> None:
+    """100 Mbit/s over 100 ms hold 1.25 MB: what follows a loss must find room on both sides."""
+    profile = LinkProfile(delay_s=0.05, rate_bytes_per_s=10 * RATE, loss=0.01)
+    [goodput] = await goodputs(profile, seconds=4)
+    assert goodput > 0.5 * 10

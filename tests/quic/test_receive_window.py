@@ -33,8 +33,8 @@ def test_it_grows_while_whole_windows_are_read_in_each_round_trip() -> None:
 
 def test_it_grows_no_further_than_the_path_needs() -> None:
     window = ReceiveWindow(SIZE, growth_max=64)
-    read(window, rate=2 * SIZE / 0.1, rtt=0.1, seconds=10)
-    assert window.size == 8 * SIZE  # three round trips of the rate, and the power of two above that
+    read(window, rate=1.9 * SIZE / 0.1, rtt=0.1, seconds=10)
+    assert window.size == 16 * SIZE  # eight round trips of the rate, and the power of two above that
 
 
 @pytest.mark.parametrize("rtt", [0.001, 0.01])
