@@ -34,6 +34,7 @@ from p2pnode.quic.aioquic_packets import (
     SAMPLE,
     STREAM_TYPE,
     STREAM_WITH_OFFSET,
+    Mask,
     header_masks,
     unpack_header,
 )
@@ -69,19 +70,30 @@ class BatchConnection(SendingInRuns):
     def receive_burst(self, datagrams: list[bytes], address: Address, now: float) -> None:
         """Take in datagrams from one address, in order."""
         taken = 0
+        masks: list[Mask] = []  # of those that are left: no key update changes them (RFC 9001 §6)
         while taken < len(datagrams):
             if self._is_plain() and self._network_paths[0].addr == address:
-                taken += self._take_in(datagrams[taken:], now)
+                left = datagrams[taken:]
+                if not masks:
+                    samples = [datagram[SAMPLE] for datagram in left]
+                    masks = list(header_masks(self._cryptos[ONE_RTT].recv, samples))
+                count = self._take_in(left, masks, now)
+                taken += count
+                del masks[:count]
             if taken < len(datagrams):
                 self.receive_datagram(datagrams[taken], address, now)
                 taken += 1
+                del masks[:1]
 
-    def _take_in(self, datagrams: Sequence[bytes], now: float) -> int:
+    def _take_in(self, datagrams: Sequence[bytes], masks: Sequence[Mask], now: float) -> int:
         """Take in the first ones, up to one that is unusual; how many those are."""
-        numbers, payloads, taken = self._open(datagrams)
+        connection_id = datagrams[0][1:NUMBER_AT]
+        if not self._is_in_use(connection_id):
+            return 0
+        numbers, payloads, taken = self._open(datagrams, masks, connection_id)
         if not numbers:
             return taken
-        is_eliciting = self._take_in_payloads(payloads, now)
+        is_eliciting = self._take_in_payloads(payloads, connection_id, now)
         if self._state in END_STATES or self._close_pending:
             return len(datagrams)
         self._network_paths[0].bytes_received += sum(map(len, datagrams[:taken]))
@@ -94,7 +106,15 @@ class BatchConnection(SendingInRuns):
             self._ask_for_ack(now if at_once else now + self._ack_delay)
         return taken
 
-    def _open(self, datagrams: Sequence[bytes]) -> tuple[list[int], list[bytes], int]:
+    def _is_in_use(self, connection_id: bytes) -> bool:
+        """Whether a packet with this id changes nothing: a dialer's new one makes a listener change its own."""
+        return (connection_id == self.host_cid or self._is_client) and any(
+            connection_id == issued.cid for issued in self._host_cids
+        )
+
+    def _open(
+        self, datagrams: Sequence[bytes], masks: Sequence[Mask], connection_id: bytes
+    ) -> tuple[list[int], list[bytes], int]:
         """Decrypt the first datagrams, up to one that is unusual.
 
         Packet numbers and payloads of those that are neither forged nor duplicates, and how many datagrams
@@ -108,13 +128,12 @@ class BatchConnection(SendingInRuns):
             self._received,
             max(space.expected_packet_number, space.largest_received_packet + 1),
         )
-        connection_id, usual = self.host_cid, 0x41 | recv.key_phase << 2
+        usual = 0x41 | recv.key_phase << 2
         plain_first, plain_header = -1, b""
         numbers: list[int] = []
         payloads: list[bytes] = []
         taken = 0
         newest_first = -1
-        masks = header_masks(recv, [datagram[SAMPLE] for datagram in datagrams])
         for datagram, (mask, number_mask) in zip(datagrams, masks, strict=False):
             protected_first, protected_number = unpack_header(datagram)
             first = protected_first ^ mask & 0x1F
@@ -147,7 +166,7 @@ class BatchConnection(SendingInRuns):
             self._spin_bit = bool(newest_first & 0x20) is not self._is_client
         return numbers, payloads, taken
 
-    def _take_in_payloads(self, payloads: Sequence[bytes], now: float) -> bool:
+    def _take_in_payloads(self, payloads: Sequence[bytes], connection_id: bytes, now: float) -> bool:
         """Take in the frames; contiguous bytes of a stream at once. Whether any packet asks for an ACK."""
         is_eliciting = False
         parts: list[bytes] = []  # contiguous bytes …
@@ -164,7 +183,7 @@ class BatchConnection(SendingInRuns):
                         parts.clear()
                     found = _stream_head(payload)
                     if found is None:
-                        is_eliciting |= self._take_in_payload(payload, now)
+                        is_eliciting |= self._take_in_payload(payload, connection_id, now)
                         if self._state in END_STATES or self._close_pending:
                             return is_eliciting
                         continue
@@ -181,11 +200,11 @@ class BatchConnection(SendingInRuns):
             self.close(error.error_code, error.frame_type, error.reason_phrase)
         return is_eliciting
 
-    def _take_in_payload(self, payload: bytes, now: float) -> bool:
+    def _take_in_payload(self, payload: bytes, connection_id: bytes, now: float) -> bool:
         """Frames of any kind, the library's way; whether they ask for an ACK."""
         context = QuicReceiveContext(
             epoch=ONE_RTT,
-            host_cid=self.host_cid,
+            host_cid=connection_id,
             network_path=self._network_paths[0],
             quic_logger_frames=None,
             time=now,

@@ -25,14 +25,16 @@ PACKET_NUMBER_SIZE: Final = 2
 NUMBER_AT: Final = 1 + CONNECTION_ID_LENGTH  # in a packet that we receive
 PAYLOAD_AT: Final = NUMBER_AT + PACKET_NUMBER_SIZE
 SAMPLE: Final = slice(NUMBER_AT + 4, NUMBER_AT + 4 + SAMPLE_SIZE)  # RFC 9001 §5.4.2
-MASK: Final = struct.Struct(">BH13x")  # for the first byte, for the packet number
+MASK: Final = struct.Struct(">BH13x")
 SHORT_MASK: Final = struct.Struct(">BH2x")  # ChaCha20 gives 5 bytes
 BYTES: Final = [bytes((value,)) for value in range(256)]
+
+Mask = tuple[int, int]  # for the first byte, for the packet number
 
 unpack_header = struct.Struct(f">B{CONNECTION_ID_LENGTH}xH").unpack_from
 
 
-def header_masks(crypto: CryptoContext, samples: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+def header_masks(crypto: CryptoContext, samples: Sequence[bytes]) -> Iterator[Mask]:
     """Header protection masks (RFC 9001 §5.4), split into those of the first byte and the packet number.
 
     Ends before the first sample that is too short to be one.

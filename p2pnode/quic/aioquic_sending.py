@@ -7,7 +7,7 @@ from typing import Final
 
 from aioquic import tls
 from aioquic.buffer import encode_uint_var
-from aioquic.quic.connection import END_STATES
+from aioquic.quic.connection import END_STATES, QuicNetworkPath
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream, QuicStreamSender
@@ -56,9 +56,8 @@ class SendingInRuns(HardenedConnection):
             and self._quic_logger is None
             and not self._close_pending
             and self._state not in END_STATES
-            and len(self._network_paths) == 1
             and self._network_paths[0].is_validated
-            and not self._network_paths[0].remote_challenges
+            and not any(_needs_probing(path) for path in self._network_paths)
         )
 
     def bursts_to_send(self, now: float) -> list[Burst]:
@@ -265,6 +264,11 @@ class SendingInRuns(HardenedConnection):
             datagrams.append(join((BYTES[first ^ mask & 0x1F], connection_id, protected, payload)))
             number += 1
         return datagrams
+
+
+def _needs_probing(path: QuicNetworkPath) -> bool:
+    """Whether the library has a challenge or a response to send on a path."""
+    return bool(path.remote_challenges) or not (path.is_validated or path.local_challenge_sent)
 
 
 def _limit(stream: QuicStream, credit: int) -> int:

@@ -298,7 +298,7 @@ class Pacer(QuicPacketPacer):
         if self._rate is None:
             return config.PACING_BURST_PACKETS * self._control.datagram_size
         self._count(now)
-        return 0 if self._accruing else int(self._saved)
+        return 0 if self._accruing else max(int(self._saved), self._control.datagram_size)
 
     def on_sent(self, now: float, size: int) -> None:
         """So many bytes went. More than were allowed (an ACK is never held back) delay the next burst."""
