@@ -325,6 +325,19 @@ def test_slow_start_is_paced_at_twice_its_window() -> None:
     assert sent == pytest.approx(2 * 12.5e6, rel=0.02)
 
 
+def test_a_pacer_that_saved_for_small_datagrams_lets_a_large_one_go() -> None:
+    """Nothing would wake it up later: it waits for nothing."""
+    pacer = pacer_at(12_000, 0.1)
+    pacer._control.datagram_size = 9000
+    assert pacer.next_send_time(5.0) is None
+    assert pacer.burst_bytes(5.0) == 9000
+    pacer.on_sent(5.0, 9000)
+    assert pacer.burst_bytes(5.0) == 0
+    at = pacer.next_send_time(5.0)
+    assert at is not None
+    assert pacer.burst_bytes(at + 1e-6) == 9000
+
+
 def test_loopback_is_not_paced() -> None:
     pacer = pacer_at(120_000, 0.0002)
     for _ in range(1000):
