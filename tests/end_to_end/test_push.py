@@ -39,6 +39,7 @@ def table(outcome: Outcome) -> dict[str, str]:
     return {row[0]: row[1] for row in rows}
 
 
+@pytest.mark.usefixtures("both_ways")
 async def test_a_push_to_one_then_to_all_then_to_the_server(
     server: Served, tmp_path: Path, settled: Settled
 ) -> None:

@@ -10,6 +10,8 @@ from p2pnode.node.events import FileShared
 from p2pnode.testing.network import LinkProfile
 from tests.node.conftest import Swarm, eventually, write_random
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 MIB = 1024 * 1024
 
 

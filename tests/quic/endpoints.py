@@ -13,6 +13,7 @@ from p2pnode.quic import Connection, Credentials, Endpoint, NodeKey, NoTrust, St
 from p2pnode.quic.datagrams import bursts_of
 from p2pnode.testing.network import Network, NetworkSocket
 from tests.quic.engines import credentials, dialer_configuration
+from tests.support.batching import BATCHING
 
 DIALER = ("10.0.0.1", 1001)
 LISTENER = ("10.0.0.2", 1002)
@@ -22,7 +23,7 @@ LISTENER = ("10.0.0.2", 1002)
 async def endpoint_at(network: Network, address: tuple[str, int], **options: Any) -> AsyncIterator[Endpoint]:
     ours = options.pop("credentials", None) or credentials()
     socket = network.socket(address)
-    async with open_endpoint(socket, ours, **options) as endpoint:
+    async with open_endpoint(socket, ours, **{"batching": BATCHING.get()} | options) as endpoint:
         yield endpoint
     socket.close()
 

@@ -16,6 +16,8 @@ from aioquic.quic.packet_builder import QuicPacketBuilder
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.configuration import Configuration, make_configuration
 from p2pnode.quic.credentials import Credentials, NodeKey
+from p2pnode.quic.datagrams import Address, Datagram
+from tests.support.batching import engine_class
 
 CLIENT = ("192.0.2.1", 1001)
 SERVER = ("192.0.2.2", 1002)
@@ -54,8 +56,8 @@ class Pair:
         **options: Any,
     ) -> None:
         self.now = 1.0
-        dialer_class = HardenedConnection if victim_is_client else attacker_class
-        listener_class = attacker_class if victim_is_client else HardenedConnection
+        dialer_class = engine_class() if victim_is_client else attacker_class
+        listener_class = attacker_class if victim_is_client else engine_class()
         self.dialer = dialer_class(configuration=dialer_configuration(**options))
         self.listener = listener_class(
             configuration=listener_configuration(**options),
@@ -87,13 +89,11 @@ class Pair:
         target, address = (self.listener, CLIENT) if source is self.dialer else (self.dialer, SERVER)
         if source._network_paths == []:
             return 0
-        size = 0
-        for data, _ in source.datagrams_to_send(self.now):
-            target.receive_datagram(data, address, self.now)
-            size += len(data)
+        datagrams = [datagram for datagram, _ in datagrams_of(source, self.now)]
+        give(target, datagrams, address, self.now)
         self._take_events(target)
         self._take_events(source)
-        return size
+        return sum(map(len, datagrams))
 
     def _take_events(self, engine: QuicConnection) -> None:
         while (event := engine.next_event()) is not None:
@@ -102,13 +102,34 @@ class Pair:
     def inject(self, payload: bytes) -> None:
         """Make the victim receive a 1-RTT packet from the attacker with these frames."""
         address = CLIENT if self.attacker is self.dialer else SERVER
-        self.victim.receive_datagram(seal(self.attacker, payload), address, self.now)
+        self.victim.receive_burst([seal(self.attacker, payload)], address, self.now)
         self._take_events(self.victim)
 
     @property
     def closed(self) -> ConnectionTerminated | None:
         """What the victim said when it ended the connection."""
         return self.victim.ending
+
+
+def datagrams_of(engine: QuicConnection, now: float) -> list[Datagram]:
+    """All that an engine has to send now, as its driver would ask for it."""
+    if not isinstance(engine, HardenedConnection):
+        return engine.datagrams_to_send(now)
+    sent: list[Datagram] = []
+    while True:
+        for datagrams, address in engine.bursts_to_send(now):
+            sent += [(datagram, address) for datagram in datagrams]
+        if not engine.has_more_to_send:
+            return sent
+
+
+def give(engine: QuicConnection, datagrams: list[bytes], address: Address, now: float) -> None:
+    """Have an engine take in datagrams that arrived together, as its driver would."""
+    if isinstance(engine, HardenedConnection):
+        engine.receive_burst(datagrams, address, now)
+    else:
+        for datagram in datagrams:
+            engine.receive_datagram(datagram, address, now)
 
 
 def seal(engine: QuicConnection, payload: bytes) -> bytes:

@@ -61,11 +61,41 @@ class AlmostLegal:
         kind = 0x0E | (self.rng.random() < 0.1)
         return varints(kind, stream_id, offset, size) + os.urandom(size)
 
+    def run(self) -> list[bytes]:
+        """Packets of a run: bytes of one stream that follow each other, mostly from where it stands."""
+        rng = self.rng
+        open_ones = [
+            stream_id
+            for stream_id, stream in self.victim._streams.items()
+            if not stream.receiver.is_finished and stream.receiver._final_size is None
+        ]
+        stream_id = rng.choice(open_ones) if open_ones and rng.random() < 0.97 else self._stream_id()
+        stream = self.victim._streams.get(stream_id)
+        at = stream.receiver.highest_offset if stream else 0
+        offset, size = self._number(at, at, at, at, 0), rng.choice([0, 1, 100, 1000])
+        payloads = []
+        for _ in range(rng.randrange(1, 12)):
+            offset = min(offset, 2**62 - 1)
+            place = (offset | 3 << 62).to_bytes(8, "big")
+            payloads.append(varints(0x0C | (rng.random() < 0.002), stream_id) + place + os.urandom(size))
+            offset += size
+            if rng.random() < 0.02:
+                size = rng.randrange(1000)
+        if rng.random() < 0.003:
+            payloads[-1] = payloads[-1][: rng.randrange(1, 12)]
+        return payloads
+
     def _ack_frame(self) -> bytes:
         sent = self.victim._packet_number - 1
         if self.rng.random() < 0.97:  # one that is right
             space = self.victim._spaces[tls.Epoch.ONE_RTT]
             numbers = [n for n, packet in space.sent_packets.items() if packet.in_flight]
+            runs = self.victim._recovery._runs
+            if runs and self.rng.random() < 0.7:
+                run = self.rng.choice(runs)
+                first = self.rng.randrange(run.start, run.stop)
+                last = self.rng.randrange(first, run.stop)
+                return varints(0x02, last, self.rng.randrange(1000), 0, last - first)
             largest = self.rng.choice(numbers) if numbers else 0
             return varints(0x02, largest, self.rng.randrange(1000), 0, 0)
         ranges = self.rng.randrange(3)

@@ -5,7 +5,9 @@ Random bytes die in the first check. This one keeps a stock connection as accomp
 packet numbers near those in use. Nothing may escape from the engine, and what it holds for the remote stays
 within its windows.
 
-    python -m tests.quic.fuzz --seconds 60 --seed 1
+What is delivered comes in bursts, as from a socket: the packets of a run among it, and hostile ones between.
+
+    python -m tests.quic.fuzz --seconds 60 --seed 1 [--packet-by-packet]
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from aioquic.quic.events import StreamDataReceived
 
 from p2pnode import config
 from p2pnode.quic.guard import Escape, guard
-from tests.quic.engines import CLIENT, SERVER, Pair, seal
+from tests.quic.engines import CLIENT, SERVER, Pair, datagrams_of, seal
 from tests.quic.frames import AlmostLegal
+from tests.support.batching import BATCHING
 
 ADDRESSES_OF_OTHERS = [("198.51.100.1", port) for port in range(1, 12)]
 STEPS_PER_SESSION = 400
+BURST_MAX = 40  # datagrams; about as many as one read of a socket gives
 
 
 class Session:
@@ -53,6 +57,7 @@ class Session:
             return
         steps: list[Callable[[], None]] = [
             *[self._hostile_packet] * 12,
+            *[self._hostile_burst] * 4,
             *[self._victim_sends] * 3,
             *[self._time_passes] * 2,
             self._attacker_behaves,
@@ -88,9 +93,9 @@ class Session:
 
     # -- what the victim's driver does ---------------------------------------------------------------------
 
-    def _deliver(self, datagram: bytes, address: tuple[str, int]) -> None:
-        self.counts["datagrams"] += 1
-        guard(self.victim.receive_burst, [datagram], address, self.pair.now)
+    def _deliver(self, datagrams: list[bytes], address: tuple[str, int]) -> None:
+        self.counts["datagrams"] += len(datagrams)
+        guard(self.victim.receive_burst, datagrams, address, self.pair.now)
         for event in guard(self.victim.take_events):
             if isinstance(event, StreamDataReceived):
                 self.unread.append(event)
@@ -107,8 +112,9 @@ class Session:
         if source is self.victim:
             self._victim_sends()
         elif source._network_paths:
-            for datagram, _ in source.datagrams_to_send(self.pair.now):
-                self._deliver(datagram, self._attackers_address)
+            datagrams = [datagram for datagram, _ in datagrams_of(source, self.pair.now)]
+            for at in range(0, len(datagrams), BURST_MAX):
+                self._deliver(datagrams[at : at + BURST_MAX], self._attackers_address)
 
     def _victim_sends(self) -> None:
         bursts = guard(self.victim.bursts_to_send, self.pair.now)
@@ -148,7 +154,8 @@ class Session:
                 and stream.sender._reset_error_code is None
                 and stream.sender._buffer_fin is None
             ):
-                victim.send_stream_data(stream.stream_id, bytes(rng.randrange(5000)), rng.random() < 0.1)
+                size = rng.choice([5_000, 5_000, 60_000])
+                victim.send_stream_data(stream.stream_id, bytes(rng.randrange(size)), rng.random() < 0.1)
 
     def _check_held(self) -> None:
         held = sum(len(stream.receiver._buffer) for stream in self.victim._streams.values())
@@ -168,10 +175,33 @@ class Session:
 
     def _hostile_packet(self) -> None:
         address = self.rng.choice([self._attackers_address] * 8 + ADDRESSES_OF_OTHERS)
-        self._deliver(seal(self.attacker, self.frames.payload()), address)
+        self._deliver([seal(self.attacker, self.frames.payload())], address)
+
+    def _hostile_burst(self) -> None:
+        """Packets of a run on any stream, with what belongs to no run between them."""
+        burst: list[bytes] = []
+        while len(burst) < BURST_MAX and self.rng.random() < 0.9:
+            roll = self.rng.random()
+            if roll < 0.7:
+                burst += [seal(self.attacker, payload) for payload in self.frames.run()]
+            elif roll < 0.8:
+                burst.append(seal(self.attacker, self.frames.payload()))
+            elif roll < 0.9:
+                burst.append(self._damaged(seal(self.attacker, self.frames.payload())))
+            elif burst:
+                burst.append(self.rng.choice(burst))
+            if self.rng.random() < 0.05:
+                self.attacker._packet_number += self.rng.randrange(1, 5)
+        if self.rng.random() < 0.2:
+            self.rng.shuffle(burst)
+        if burst:
+            self._deliver(burst, self._attackers_address)
 
     def _damaged_packet(self) -> None:
-        datagram = bytearray(seal(self.attacker, self.frames.payload()))
+        self._deliver([self._damaged(seal(self.attacker, self.frames.payload()))], self._attackers_address)
+
+    def _damaged(self, packet: bytes) -> bytes:
+        datagram = bytearray(packet)
         damage = self.rng.randrange(3)
         if damage == 0:
             datagram[self.rng.randrange(len(datagram))] ^= 1 << self.rng.randrange(8)
@@ -179,7 +209,7 @@ class Session:
             del datagram[self.rng.randrange(len(datagram)) :]
         else:
             datagram += os.urandom(self.rng.randrange(100))
-        self._deliver(bytes(datagram), self._attackers_address)
+        return bytes(datagram)
 
 
 def fuzz(seed: int, is_over: Callable[[Counter[str]], bool]) -> Counter[str]:
@@ -199,7 +229,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Fuzz the QUIC engine.")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--packet-by-packet", action="store_true", help="without the batch way")
     options = parser.parse_args()
+    BATCHING.set(not options.packet_by_packet)
     logging.disable(logging.WARNING)
     ends_at = time.monotonic() + options.seconds
     counts = fuzz(options.seed, lambda _: time.monotonic() >= ends_at)

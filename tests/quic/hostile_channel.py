@@ -21,8 +21,15 @@ from aioquic.quic.stream import QuicStream, QuicStreamSender
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.aioquic_recovery import Recovery, SentRun
 from p2pnode.quic.configuration import Configuration
-from p2pnode.quic.datagrams import Address
-from tests.quic.engines import CLIENT, SERVER, dialer_configuration, listener_configuration
+from p2pnode.quic.datagrams import Address, Datagram
+from tests.quic.engines import (
+    CLIENT,
+    SERVER,
+    datagrams_of,
+    dialer_configuration,
+    give,
+    listener_configuration,
+)
 
 TICK_S = 0.001  # what arrives within one tick arrives as one burst
 TIMER_GRANULARITY_S = 0.001
@@ -169,14 +176,7 @@ class Side:
 
     # -- the engine ----------------------------------------------------------------------------------------
 
-    def receive(self, datagrams: list[bytes], address: Address, now: float) -> None:
-        if self.hardened is not None:
-            self.hardened.receive_burst(datagrams, address, now)
-        else:
-            for datagram in datagrams:
-                self.engine.receive_datagram(datagram, address, now)
-
-    def step(self, now: float) -> list[tuple[bytes, Address]]:
+    def step(self, now: float) -> list[Datagram]:
         """What the driver does each time it wakes; what is to be sent."""
         if not self.engine._network_paths:
             return []  # a listener before the first datagram
@@ -187,7 +187,7 @@ class Side:
             self.ping(now)
         self._take_events()
         self.consume()
-        sent = self._send(now)
+        sent = datagrams_of(self.engine, now)
         self._take_events()
         check_books(self.engine)
         return sent
@@ -196,18 +196,6 @@ class Side:
         self.pinged_at = now
         self.pings += 1
         self.engine.send_ping(self.pings)
-
-    def _send(self, now: float) -> list[tuple[bytes, Address]]:
-        if self.hardened is None:
-            return self.engine.datagrams_to_send(now)
-        sent = self._send_bursts(self.hardened, now)
-        while self.hardened.has_more_to_send:
-            sent += self._send_bursts(self.hardened, now)
-        return sent
-
-    def _send_bursts(self, engine: HardenedConnection, now: float) -> list[tuple[bytes, Address]]:
-        bursts = engine.bursts_to_send(now)
-        return [(datagram, address) for datagrams, address in bursts for datagram in datagrams]
 
     def _take_events(self) -> None:
         while (event := self.engine.next_event()) is not None:
@@ -325,7 +313,7 @@ class Channel:
         for (source, target), burst in groupby(arrived, key=itemgetter(0, 1)):
             for side in self.sides:
                 if side.address == target:
-                    side.receive([datagram for _, _, datagram in burst], source, self.now)
+                    give(side.engine, [datagram for _, _, datagram in burst], source, self.now)
         for side in self.sides:
             for datagram, target in side.step(self.now):
                 self._carry(datagram, side.address, target)

@@ -48,6 +48,8 @@ from tests.quic.engines import (
     varints,
 )
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 STREAM = 0  # the dialer's first
 WINDOW = config.STREAM_RECEIVE_WINDOW
 

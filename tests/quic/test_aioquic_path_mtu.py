@@ -23,6 +23,8 @@ from tests.quic import shrinking_loopback
 from tests.quic.endpoints import DIALER, LISTENER, connect, endpoint_at, receive_all, send_and_finish
 from tests.quic.engines import CLIENT, SERVER, Pair, connected, seal
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 Clock = trio.testing.MockClock
 
 JUMBO = LinkProfile(mtu=65_507)

@@ -13,7 +13,7 @@ from p2pnode import config
 from p2pnode.quic.aioquic_batches import BatchConnection
 from p2pnode.quic.aioquic_packets import SAMPLE, SAMPLE_SIZE, header_masks
 from p2pnode.quic.configuration import Configuration
-from tests.quic.engines import CLIENT
+from tests.quic.engines import CLIENT, give
 from tests.quic.hostile_channel import Channel, EngineClass, check_at_rest, check_equal, pattern, runs_of
 
 SIZE = config.DATAGRAM_SIZE
@@ -341,7 +341,7 @@ def test_it_takes_in_by_runs_after_connection_ids_have_changed() -> None:
     for ours, theirs in ((dialer, listener), (listener, dialer)):
         ours.write(0, 8 * DATA, False)
         datagrams = [datagram for datagram, _ in ours.step(sender.now)]
-        theirs.receive(datagrams, ours.address, sender.now)
+        give(theirs.engine, datagrams, ours.address, sender.now)
         events = [theirs.engine.next_event(), theirs.engine.next_event()]
         assert [event is None for event in events] == [False, True]
 
@@ -354,7 +354,7 @@ def test_a_connection_id_that_was_retired_is_not_taken_any_more() -> None:
     listener.engine.change_connection_id()
     sender.channel.settle()
     largest = dialer.engine._spaces[tls.Epoch.ONE_RTT].largest_received_packet
-    dialer.receive(late, listener.address, sender.now)
+    give(dialer.engine, late, listener.address, sender.now)
     assert dialer.engine._spaces[tls.Epoch.ONE_RTT].largest_received_packet == largest
     assert not dialer.read.get(1) or len(dialer.read[1].data) <= 8 * DATA
 

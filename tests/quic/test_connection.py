@@ -28,6 +28,8 @@ from tests.quic.endpoints import (
 )
 from tests.quic.engines import credentials, dialer_configuration, listener_configuration, seal, varints
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 Clock = trio.testing.MockClock
 
 

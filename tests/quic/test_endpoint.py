@@ -30,6 +30,8 @@ from tests.quic.endpoints import (
 )
 from tests.quic.engines import credentials, dialer_configuration
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 Clock = trio.testing.MockClock
 
 

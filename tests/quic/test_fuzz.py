@@ -23,6 +23,7 @@ from tests.quic.fuzz import fuzz
 
 SESSIONS = 60
 PACKETS_PER_SESSION = 150
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,8 @@ from p2pnode.quic.stream import CHUNK_SIZE_LARGE, SEND_STEP
 from p2pnode.testing.network import Network
 from tests.quic.endpoints import connected, open_and_accept, receive_all, send_and_finish, streams
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 Clock = trio.testing.MockClock
 
 

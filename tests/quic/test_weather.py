@@ -11,6 +11,8 @@ from p2pnode.quic import ConnectionStatistics
 from p2pnode.testing.network import LinkProfile, Network
 from tests.quic.endpoints import connected, receive_all, send_and_finish
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 Clock = trio.testing.MockClock
 
 

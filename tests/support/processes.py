@@ -17,6 +17,8 @@ from typing import Any
 
 import trio
 
+from tests.support.batching import BATCHING
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 WAIT_S = 60.0  # no step of a test takes nearly so long; a longer one hangs
 
@@ -141,6 +143,7 @@ def _environment(state: Path, more: dict[str, str] | None) -> dict[str, str]:
         "XDG_CONFIG_HOME": str(state / "config"),
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
+        "P2PNODE_BATCH": "1" if BATCHING.get() else "0",
         **(more or {}),
     }
 
