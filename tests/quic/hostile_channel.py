@@ -316,9 +316,10 @@ class Channel:
                     give(side.engine, [datagram for _, _, datagram in burst], source, self.now)
         for side in self.sides:
             for datagram, target in side.step(self.now):
-                self._carry(datagram, side.address, target)
+                self.carry(datagram, side.address, target)
 
-    def _carry(self, datagram: bytes, source: Address, target: Address) -> None:
+    def carry(self, datagram: bytes, source: Address, target: Address) -> None:
+        """Put a datagram on its way."""
         rng, weather = self.rng, self.weather
         if rng.random() < weather.loss or len(datagram) > self.carries:
             return

@@ -195,6 +195,16 @@ def test_a_run_on_a_stream_that_is_over_is_ignored() -> None:
     assert attack.received == b"all"
 
 
+def test_a_run_on_a_stream_that_was_discarded_is_ignored() -> None:
+    attack = Attack()
+    attack.deliver(attack.run(2))
+    for engine in (attack.victim, attack.twin):
+        del engine._streams[0]  # as the library does when both directions are done
+    attack.deliver(attack.run(5, at=2))
+    assert attack.closed_with is None
+    assert attack.received == pattern(0, 0, 2 * DATA)
+
+
 def test_a_run_on_a_stream_that_was_reset_is_ignored() -> None:
     attack = Attack()
     attack.deliver([*attack.run(3), attack.packet(varints(0x04, attack.stream, 5, 10 * DATA))])

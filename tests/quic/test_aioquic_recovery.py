@@ -356,10 +356,11 @@ def test_silence_for_long_is_persistent_congestion() -> None:
 def test_silence_that_was_broken_is_none() -> None:
     subject = sent(2)
     subject.acknowledge([(0, 2)], 1.1)
-    for at in (2.0, 2.2, 2.4):
+    for at in (2.0, 2.8, 3.6):
         subject.send(2, at)
-    subject.send_single(2.5)
-    subject.acknowledge([(4, 1), (8, 1)], 2.6)
+    subject.send_single(4.5)
+    subject.acknowledge([(4, 1), (8, 1)], 4.6)
+    assert subject.control.packets_lost == 5
     assert subject.control.persistent == 0
 
 

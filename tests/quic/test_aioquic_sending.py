@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from p2pnode import config
 from p2pnode.quic.aioquic_batches import BatchConnection
 from p2pnode.quic.aioquic_packets import SAMPLE, SAMPLE_SIZE, header_masks
 from p2pnode.quic.configuration import Configuration
-from tests.quic.engines import CLIENT, give
+from tests.quic.engines import CLIENT, SERVER, give
 from tests.quic.hostile_channel import Channel, EngineClass, check_at_rest, check_equal, pattern, runs_of
 
 SIZE = config.DATAGRAM_SIZE
@@ -51,9 +52,14 @@ class Sender:
         return stream_id
 
     def send(self) -> list[bytes]:
-        """One call, which no pacer holds back; the datagrams."""
+        """One call, which no pacer holds back; the datagrams, which are on their way now."""
         self.engine._recovery._pacer._rate = None
-        return [datagram for datagrams, _ in self.engine.bursts_to_send(self.now) for datagram in datagrams]
+        sent: list[bytes] = []
+        for datagrams, address in self.engine.bursts_to_send(self.now):
+            for datagram in datagrams:
+                self.channel.carry(datagram, self.channel.dialer.address, address)
+            sent += datagrams
+        return sent
 
     @property
     def runs(self) -> list[tuple[int, int, int, bool]]:
@@ -147,6 +153,104 @@ def test_what_else_is_to_be_said_goes_first() -> None:
     datagrams = sender.send()
     assert len(datagrams) == 5
     assert len(datagrams[0]) < 100
+    sender.finish()
+
+
+def _receive_ping(sender: Sender) -> None:
+    sender.channel.listener.engine.send_ping(1)
+    datagrams = [datagram for datagram, _ in sender.channel.listener.step(sender.now)]
+    sender.engine.receive_burst(datagrams, SERVER, sender.now)
+    sender.channel.now += 0.01
+
+
+def _reset(sender: Sender) -> None:
+    sender.engine.reset_stream(sender.write(10), 5)
+
+
+def _stop(sender: Sender) -> None:
+    sender.engine.stop_stream(0, 5)
+
+
+def _end(sender: Sender) -> None:
+    stream = sender.engine._streams[0]
+    stream.sender.is_finished = stream.receiver.is_finished = True
+
+
+def _allow(sender: Sender) -> None:
+    sender.engine._local_max_streams_bidi.value += 200
+
+
+# What to say, how it comes about, and whether it has been said.
+OTHERS: dict[str, tuple[Callable[[Sender], Any], Callable[[BatchConnection], bool]]] = {
+    "ACK": (_receive_ping, lambda it: it._spaces[tls.Epoch.ONE_RTT].ack_at is None),
+    "PING": (lambda sender: sender.engine.send_ping(1), lambda it: not it._ping_pending),
+    "PING of a probe": (lambda sender: sender.engine._send_probe(), lambda it: not it._probe_pending),
+    "HANDSHAKE_DONE": (
+        lambda sender: setattr(sender.engine, "_handshake_done_pending", True),
+        lambda it: not it._handshake_done_pending,
+    ),
+    "STREAMS_BLOCKED": (
+        lambda sender: setattr(sender.engine, "_streams_blocked_pending", True),
+        lambda it: not it._streams_blocked_pending,
+    ),
+    "RETIRE_CONNECTION_ID": (
+        lambda sender: sender.engine.change_connection_id(),
+        lambda it: not it._retire_connection_ids,
+    ),
+    "NEW_CONNECTION_ID": (
+        lambda sender: setattr(sender.engine._host_cids[-1], "was_sent", False),
+        lambda it: it._host_cids[-1].was_sent,
+    ),
+    "MAX_DATA": (
+        lambda sender: setattr(sender.engine._local_max_data, "value", 1 << 30),
+        lambda it: it._local_max_data.sent == 1 << 30,
+    ),
+    "MAX_STREAMS": (
+        _allow,
+        lambda it: it._local_max_streams_bidi.sent == it._local_max_streams_bidi.value,
+    ),
+    "MAX_STREAM_DATA": (
+        lambda sender: setattr(sender.engine._streams[0], "max_stream_data_local", 1 << 30),
+        lambda it: it._streams[0].max_stream_data_local_sent == 1 << 30,
+    ),
+    "CRYPTO": (
+        lambda sender: sender.engine._crypto_streams[tls.Epoch.ONE_RTT].sender.write(b"x"),
+        lambda it: not len(it._crypto_streams[tls.Epoch.ONE_RTT].sender._pending),
+    ),
+    "RESET_STREAM": (
+        _reset,
+        lambda it: not any(stream.sender.reset_pending for stream in it._streams.values()),
+    ),
+    "STOP_SENDING": (_stop, lambda it: not it._streams[0].receiver.stop_pending),
+    "nothing, but a stream is done": (_end, lambda it: not it.has_stream(0)),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_nothing_else_waits_for_the_end_of_a_transfer(other: str) -> None:
+    happen, is_said = OTHERS[other]
+    sender = Sender()
+    sender.write(0)
+    happen(sender)
+    sender.write(400 * DATA)
+    assert not is_said(sender.engine)
+    sender.send()
+    assert is_said(sender.engine)
+    assert len(sender.runs) == 1
+
+
+def test_an_end_that_waits_for_what_is_sent_again_is_not_forgotten() -> None:
+    sender = Sender()
+    sender.write(4 * DATA)
+    sender.send()
+    sender.engine.send_stream_data(0, b"", True)
+    sender.channel.dialer.written[0].finished = True
+    for _ in range(3):
+        sender.engine._loss.reschedule_data(now=sender.now)
+    sender.engine._probe_pending = False
+    sender.send()
+    assert sender.runs == [(1, DATA, 3 * DATA, False), (3, DATA, 0, False)]
+    assert not sender.engine._streams[0].sender.buffer_is_empty
     sender.finish()
 
 
