@@ -148,14 +148,15 @@ class Session:
         elif victim.can_open_stream and rng.random() < 0.3:
             self.opened.append(victim.open_stream())
         elif self.opened:
-            stream = victim._streams.get(rng.choice(self.opened))
+            stream_id = rng.choice(self.opened)
+            stream = victim._streams.get(stream_id)
             if (
                 stream is not None
                 and stream.sender._reset_error_code is None
                 and stream.sender._buffer_fin is None
             ):
                 size = rng.choice([5_000, 5_000, 60_000])
-                victim.send_stream_data(stream.stream_id, bytes(rng.randrange(size)), rng.random() < 0.1)
+                victim.send_stream_data(stream_id, bytes(rng.randrange(size)), rng.random() < 0.1)
 
     def _check_held(self) -> None:
         held = sum(len(stream.receiver._buffer) for stream in self.victim._streams.values())

@@ -436,6 +436,22 @@ def test_it_goes_on_by_runs_after_the_dialer_has_moved() -> None:
     assert runs_of(listener.engine)
 
 
+def test_an_address_that_is_not_validated_gets_three_times_what_it_sent() -> None:
+    sender = Sender(listener_class=BatchConnection)
+    dialer, listener = sender.channel.sides
+    elsewhere = ("203.0.113.9", 9)
+    listener.write(0, 100 * DATA, False)
+    dialer.ping(sender.now)
+    datagrams = [datagram for datagram, _ in dialer.step(sender.now)]
+    give(listener.engine, datagrams, elsewhere, sender.now)
+    sent = 0
+    for _ in range(10):
+        sender.channel.now += 0.01
+        sent += sum(len(datagram) for datagram, address in listener.step(sender.now) if address == elsewhere)
+    assert 0 < sent <= 3 * sum(map(len, datagrams))
+    assert runs_of(listener.engine) == []
+
+
 def test_it_takes_in_by_runs_after_connection_ids_have_changed() -> None:
     sender = Sender(listener_class=BatchConnection)
     dialer, listener = sender.channel.sides

@@ -57,8 +57,7 @@ def test_what_was_forgotten_is_never_new_again() -> None:
     for number in range(0, 4 * RANGES_MAX, 2):
         numbers.add(number)
     lower = numbers.lower
-    numbers.add(3)  # nobody asks before adding here
-    for number in range(4 * RANGES_MAX, 6 * RANGES_MAX, 2):
+    for number in [3, *range(4 * RANGES_MAX, 6 * RANGES_MAX, 2)]:
         numbers.add(number)
         assert numbers.lower >= lower
-    assert all(number in numbers for number in range(lower))
+        assert all(number in numbers for number in range(lower))

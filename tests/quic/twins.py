@@ -74,6 +74,7 @@ def outcome(engine: HardenedConnection, events: list[QuicEvent]) -> dict[str, An
         "limit": engine._remote_max_data,
         "spin": engine._spin_bit,
         "idle": engine._close_at,
+        "heard": engine.heard_at,
         "phase": engine._cryptos[tls.Epoch.ONE_RTT].recv.key_phase,
         "connection ids": [it.sequence_number for it in engine._host_cids],
         "connection ids in use": (engine.host_cid, engine._peer_cid.cid),
