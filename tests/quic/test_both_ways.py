@@ -118,7 +118,7 @@ rare = st.one_of(
     st.builds(stop_reading, sides, st.booleans()),
     st.builds(move),
 )
-operations = st.lists(st.one_of(writes, waits, rare), max_size=40)
+operations = st.lists(st.one_of(writes, waits, rare), min_size=10, max_size=60)
 weathers = st.one_of(
     st.just(CALM),
     st.just(STORM),
@@ -163,7 +163,7 @@ configurations = st.builds(
     configure=configurations,
     seed=st.integers(0, 1 << 16),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_whatever_happens_both_sides_see_the_same(
     dialer: EngineClass,
     listener: EngineClass,
