@@ -97,10 +97,14 @@ class Downloader:
             set()
         )  # linked, but refused or long busy: others may be linked beside them
         self._requests: dict[int, tuple[bytes, trio.CancelScope]] = {}
-        self.bytes_done = 0
         self.bytes_by_source: Counter[bytes] = Counter()
         self.limit_waited_s = 0.0  # of all its requests together, for our rate limits
         self.limited_s: defaultdict[Bottleneck, float] = defaultdict(float)  # for how long by what
+
+    @property
+    def bytes_done(self) -> int:
+        """Verified bytes of it that are here, those of earlier runs included."""
+        return self._store.bytes_stored
 
     @property
     def bottleneck(self) -> Bottleneck | None:
@@ -114,7 +118,6 @@ class Downloader:
 
     async def run(self) -> None:
         """Drive the machine until it says `Finish`. Raises `NoSource` and what the store raises."""
-        self.bytes_done = self._store.bytes_stored
         async with open_flat_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._look_for_sources)
@@ -266,14 +269,15 @@ class Downloader:
         return RequestFinished(command.request)
 
     async def _transfer(self, link: PeerLink, command: RequestPieces) -> None:
-        async def on_stored(stored: Stored) -> None:
-            self._patience.renew()
-            self._useless.discard(command.peer)
-            self.bytes_done += stored.size
-            self.bytes_by_source[command.peer] += stored.size
-            await self._send_event.send(BlockStored(command.peer, stored.piece, stored.size))
-            if stored.is_complete:
-                await self._send_event.send(PieceVerified(command.peer, stored.piece))
+        async def on_stored(stored: list[Stored]) -> None:
+            if stored:
+                self._patience.renew()
+                self._useless.discard(command.peer)
+                self.bytes_by_source[command.peer] += sum(run.size for run in stored)
+            for run in stored:
+                await self._send_event.send(BlockStored(command.peer, run.piece, run.size))
+                if run.is_complete:
+                    await self._send_event.send(PieceVerified(command.peer, run.piece))
 
         for piece in pieces_in(command.ranges):
             if piece in self._store.have():  # stored by a request that was cancelled before it could say so

@@ -30,7 +30,8 @@ from p2pnode.wire.communication import (
     PieceRanges,
 )
 
-OnStored = Callable[[Stored], Awaitable[None]]
+OnStored = Callable[[list[Stored]], Awaitable[None]]
+"""Told of all that one hop stored. It counts before it awaits: cancelled, it still has counted everything."""
 
 
 def pieces_in(ranges: PieceRanges) -> Iterator[int]:
@@ -166,9 +167,8 @@ class Transfer:
     async def _store_runs(self, stored_all: trio.Event) -> None:
         while runs := await self._runs.take():
             stored, error = await self._storing.write(runs)
-            for run in stored:
-                self._bytes_written += run.size
-                await self._on_stored(run)
+            self._bytes_written += sum(run.size for run in stored)
+            await self._on_stored(stored)
             if error is not None:
                 raise error
             await self._acknowledge()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -13,6 +14,7 @@ from trio.testing import MockClock
 
 from p2pnode import config
 from p2pnode.errors import ConnectFailed, NoSource, StorageError
+from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.downloader import Downloader
 from p2pnode.node.events import FetchProgress, FetchSourceLost, NodeEvent
 from p2pnode.node.message_stream import MessageStream
@@ -59,12 +61,12 @@ class Downloading:
         self.store = FileStore.download(content.metainfo, target)
         self.downloader = self.make()
 
-    def make(self, *, wait: bool = False) -> Downloader:
+    def make(self, *, wait: bool = False, run_blocking: RunBlocking | None = None) -> Downloader:
         return Downloader(
             self.store,
             find_sources=self.find_sources,
             link_to=self.link_to,
-            run_blocking=inline_blocking(),
+            run_blocking=run_blocking or inline_blocking(),
             publish=self.events.append,
             rng=Random(1),
             patience=Patience(wait),
@@ -274,6 +276,43 @@ async def test_a_piece_that_was_stored_without_a_word_is_not_asked_for(
     ]
     assert sorted(pieces) == [piece for piece in range(12) if piece not in (0, 7, 11)]
     assert downloading.store.publish().read_bytes() == downloading.content.data
+
+
+async def test_what_a_thread_stored_counts_though_its_request_was_cancelled_meanwhile(
+    autojump_clock: MockClock, downloading: Downloading
+) -> None:
+    """All of its hop, which holds several pieces."""
+    stored_by_hop: list[int] = []
+
+    async def slow_disk(function: Callable[..., Any], *arguments: Any) -> Any:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1)
+        before = len(downloading.store.have())
+        result = function(*arguments)
+        stored_by_hop.append(len(downloading.store.have()) - before)
+        return result
+
+    async def dying_source(stream: MessageStream, request: Request) -> None:
+        with trio.move_on_at(2.5):  # in the middle of the third hop
+            await downloading.content.serving()(stream, request)
+        dying.links[0].connection.close()
+
+    downloading.downloader = downloading.make(run_blocking=slow_disk)
+    async with (
+        downloading.source(1, dying_source) as dying,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(downloading.downloader.run)
+        await trio.sleep(4)
+        assert stored_by_hop[2] > 1
+        assert downloading.downloader.bytes_by_source[dying.node_id] == downloading.store.bytes_stored
+        assert downloading.downloader.bytes_done == downloading.store.bytes_stored
+        downloading.sources.clear()
+        async with downloading.source(2):
+            while nursery.child_tasks:  # noqa: ASYNC110 - there is nothing to wait for but its end
+                await trio.sleep(0.1)
+    assert downloading.finished() == downloading.content.data
+    assert sum(downloading.downloader.bytes_by_source.values()) == len(downloading.content.data)
 
 
 @pytest.mark.parametrize("answer", [ErrorCode.NOT_FOUND, ErrorCode.BUSY])

@@ -201,7 +201,7 @@ class Source:
 
 
 async def fetch(stream: trio.abc.Stream, store: FileStore, run_blocking: RunBlocking) -> None:
-    async def on_stored(stored: Stored) -> None:
+    async def on_stored(stored: list[Stored]) -> None:
         await trio.lowlevel.checkpoint()
 
     storing = Storing(store, run_blocking)

@@ -121,8 +121,8 @@ async def transferring(
     stored: list[tuple[int, int, bool]] = []
     failure: list[P2PNodeError] = []
 
-    async def note(run: Stored) -> None:
-        stored.append((run.piece, run.size, run.is_complete))
+    async def note(runs: list[Stored]) -> None:
+        stored.extend((run.piece, run.size, run.is_complete) for run in runs)
 
     async def fetch() -> None:
         try:
@@ -349,7 +349,7 @@ async def test_what_a_limit_holds_back_is_left_to_the_transport(
     assert sum(taken) == pytest.approx(40_000, rel=0.1)
 
 
-async def ignore_stored(stored: Stored) -> None:
+async def ignore_stored(stored: list[Stored]) -> None:
     """For transfers of which only the outcome counts."""
 
 
