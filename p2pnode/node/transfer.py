@@ -126,25 +126,33 @@ class Transfer:
             self._stream.expect_raw(chunk.length)
             end = offset + chunk.length
             while offset < end:
-                data = await self._receive_blocks(end - offset)
-                with self._task.doing(
-                    Activity.STORING
-                ):  # while the queue is full; it is what the next bytes wait for
-                    await self._runs.put(Run(piece.index, offset, data, hashes))
+                data, error = await self._receive_blocks(end - offset)
+                if data:
+                    run = Run(piece.index, offset, data, hashes)
+                    with self._task.doing(Activity.STORING):  # while the queue is full: the next bytes wait
+                        await self._runs.put(run)
+                if error is not None:
+                    raise error
                 offset += len(data)
                 hashes = b""
             first_chunk = False
 
-    async def _receive_blocks(self, missing: int) -> bytes:
-        """The next blocks of a chunk that lacks `missing` bytes: `RUN_SIZE`, or those that came within a while.
+    async def _receive_blocks(self, missing: int) -> tuple[bytes, P2PNodeError | None]:
+        """The next blocks of a chunk that lacks `missing` bytes, and the error after them, if there was one.
 
+        They are `RUN_SIZE`, or what came within a while, or before the error: perhaps none.
         What comes slowly is stored by and by, so that a cut costs little.
         """
         size = min(missing, config.RUN_SIZE)
         parts, got = [self._part_of_block], len(self._part_of_block)
         began_at = trio.current_time()
+        error: P2PNodeError | None = None
         while got < size:
-            part = await self._stream.receive_raw_some(self._part_size_max(size - got))
+            try:
+                part = await self._stream.receive_raw_some(self._part_size_max(size - got))
+            except P2PNodeError as fault:
+                error = fault
+                break
             if self._throttle.step is not None:
                 with self._task.doing(Activity.RATE_CAPPED):
                     await self._throttle.take(len(part))
@@ -156,7 +164,7 @@ class Transfer:
         data = b"".join(parts)
         end = size if got == size else got - got % config.BLOCK_SIZE
         self._part_of_block = data[end:]
-        return data[:end]
+        return data[:end], error
 
     def _part_size_max(self, missing: int) -> int:
         step = self._throttle.step

@@ -308,6 +308,22 @@ async def test_a_cut_within_a_chunk_costs_only_the_block_under_way(
     assert store.blocks_stored(0) == 3
 
 
+@pytest.mark.parametrize(("is_cut", "expected"), [(True, RemoteProtocolError), (False, TimedOut)])
+async def test_whole_blocks_before_a_cut_or_a_silence_are_stored(
+    autojump_clock: MockClock, store: FileStore, is_cut: bool, expected: type[P2PNodeError]
+) -> None:
+    """They are fewer than what goes to the store at once."""
+    with pytest.raises(expected):
+        async with transferring(store, asked((0, 1))) as (source, stored):
+            await source.begin()
+            header, raw = chunk(0, 0, 8, hashes=True)
+            await source.stream.send(header, raw[: 8 * 32 + 3 * BLOCK + 100])
+            if is_cut:
+                await source.stream.send_eof()
+    assert stored == [(0, 3 * BLOCK, False)]
+    assert store.blocks_stored(0) == 3
+
+
 async def test_a_limited_transfer_takes_little_at_once_from_its_source(
     autojump_clock: MockClock, store: FileStore
 ) -> None:
