@@ -121,7 +121,9 @@ class _Sending:
 
     def __init__(self, stream: MessageStream) -> None:
         self._stream = stream
-        self._acknowledged = 0
+        self._handed_over = 0  # file bytes
+        self._acknowledged = 0  # of them, by his last word
+        self._renewed_at = 0  # as many were acknowledged when his time began anew
         self._scope = trio.CancelScope()  # of the last wait
 
     async def send(self, data: bytes | memoryview) -> None:
@@ -142,6 +144,7 @@ class _Sending:
             if throttle.step is not None:
                 with task.doing(Activity.RATE_CAPPED):
                     await throttle.take(end - position)
+            self._handed_over += end - position
             with task.doing(Activity.SENDING):
                 await self.send(part[start:end])
             start = position = end
@@ -152,9 +155,17 @@ class _Sending:
             await ended.wait()
 
     def acknowledged(self, bytes_written: int) -> None:
-        """The requester has stored so much: it lives, however long its link takes for what we handed over."""
-        if bytes_written - self._acknowledged >= config.BLOCK_SIZE:
-            self._acknowledged = bytes_written
+        """The requester has stored so much: it lives, however long its link takes for what we handed over.
+
+        `RemoteProtocolError` when it cannot have stored so much, or has said more before: nobody invents progress.
+        """
+        if not self._acknowledged <= bytes_written <= self._handed_over:
+            raise RemoteProtocolError(
+                f"{bytes_written} bytes acknowledged after {self._acknowledged}, of {self._handed_over} sent"
+            )
+        self._acknowledged = bytes_written
+        if bytes_written - self._renewed_at >= config.BLOCK_SIZE:
+            self._renewed_at = bytes_written
             self._scope.deadline = trio.current_time() + config.SEND_STALL_TIMEOUT_S
 
     def _patience(self) -> trio.CancelScope:

@@ -218,6 +218,36 @@ async def test_Q13_one_node_cannot_make_us_hold_more_than_its_share(
     assert {(answer.code, answer.retryable) for answer in refused} == {(ErrorCode.BUSY, True)}
 
 
+@pytest.mark.parametrize("claims", [(8 * config.MIB,), (2 * BLOCK, BLOCK)])
+async def test_Q13_a_requester_that_invents_progress_loses_its_stream(
+    autojump_clock: MockClock, swarm: Swarm, claims: tuple[int, ...]
+) -> None:
+    """It says that it has stored what was never sent, or less than it said before, so that we hold its pieces."""
+    async with asking(swarm, 600 * BLOCK) as (_, link, content):
+        stream = await link.request()
+        await stream.send(FileRequest(content.file_id, ((0, 600),)))
+        await stream.receive_as(FileResponse)
+        await stream.receive_as(FileChunk)
+        for claim in claims:
+            await stream.send(FileChunkAck(claim))
+        with pytest.raises(StreamReset) as reset, trio.fail_after(1):
+            while await stream.stream.receive_some():
+                pass
+        assert reset.value.code == CloseCode.PROTOCOL_ERROR
+
+
+async def test_a_requester_may_say_the_same_progress_again(autojump_clock: MockClock, swarm: Swarm) -> None:
+    async with asking(swarm, 4 * BLOCK) as (server, link, content):
+        stream = await link.request()
+        await stream.send(FileRequest(content.file_id, ((0, 4),)))
+        await stream.receive_as(FileResponse)
+        assert await taken(stream) == content.data
+        for claim in (0, BLOCK, BLOCK, 4 * BLOCK):
+            await stream.send(FileChunkAck(claim))
+        await stream.send_eof()
+        assert (await server.wait_for(UploadFinished)).bytes_sent == 4 * BLOCK
+
+
 async def test_a_file_that_is_withdrawn_in_the_middle_is_not_found(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:
