@@ -28,9 +28,9 @@ from p2pnode.quic import (
     Connection,
     Credentials,
     Endpoint,
+    EndpointOptions,
     NodeKey,
     NoTrust,
-    open_endpoint,
     open_udp_socket,
 )
 
@@ -87,7 +87,10 @@ class Finding:
 async def serve(port: int, certificate: Path, key: Path) -> None:
     socket = await open_udp_socket(("127.0.0.1", port))
     credentials = Credentials.load(certificate, key)
-    async with open_endpoint(socket, credentials, alpns=[ALPN]) as endpoint, trio.open_nursery() as nursery:
+    async with (
+        Endpoint(socket, credentials, EndpointOptions(alpns=[ALPN])) as endpoint,
+        trio.open_nursery() as nursery,
+    ):
         print("ready", flush=True)
         while True:
             nursery.start_soon(answer_all, await endpoint.accept())
@@ -145,7 +148,7 @@ class Dialer:
 
 async def dial(port: int, extent: Extent) -> None:
     socket = await open_udp_socket(("127.0.0.1", 0))
-    async with open_endpoint(socket, Credentials.from_node_key(NodeKey.generate())) as endpoint:
+    async with Endpoint(socket, Credentials.from_node_key(NodeKey.generate())) as endpoint:
         dialer = Dialer(endpoint, port)
         for count in extent.open:
             new = count - len(dialer.connections)

@@ -15,9 +15,10 @@ from aioquic.quic.recovery import QuicPacketPacer
 
 from p2pnode.quic.aioquic_batches import BatchConnection
 from p2pnode.quic.aioquic_internals import HardenedConnection
-from p2pnode.quic.configuration import Configuration, make_configuration
+from p2pnode.quic.configuration import Configuration, dialing_configuration, listening_configuration
 from p2pnode.quic.credentials import Credentials
 from p2pnode.quic.datagrams import Address, Burst, bursts_of
+from p2pnode.quic.options import EndpointOptions
 
 DATAGRAM_SIZE: Final = 1452  # the most that a path of 1,500 bytes carries over IPv6
 WINDOW: Final = 16 * 1024 * 1024
@@ -188,14 +189,10 @@ def _stock_configuration(*, is_client: bool) -> QuicConfiguration:
 
 
 def _our_configuration(credentials: Credentials | None = None) -> Configuration:
-    return make_configuration(
-        is_client=credentials is None,
-        alpns=[ALPN],
-        certificate=credentials.certificate if credentials else None,
-        private_key=credentials.private_key if credentials else None,
-        datagram_size=DATAGRAM_SIZE,
-        datagram_size_max=DATAGRAM_SIZE,
-    )
+    options = EndpointOptions(alpns=[ALPN], datagram_size=DATAGRAM_SIZE, datagram_size_max=DATAGRAM_SIZE)
+    if credentials is None:
+        return dialing_configuration(options, alpn=ALPN, server_name=None)
+    return listening_configuration(options, credentials)
 
 
 def _qh3_connection(*, is_client: bool, chain: Sequence[bytes] = (), **more: bytes) -> Any:

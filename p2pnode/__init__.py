@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from p2pnode.node.rate_limits import RateLimits as RateLimits
     from p2pnode.node.server_reference import ServerReference as ServerReference
     from p2pnode.quic import CertificateTrust as CertificateTrust
+    from p2pnode.quic import Diagnostics as Diagnostics
     from p2pnode.quic import NoTrust as NoTrust
     from p2pnode.quic import PinTrust as PinTrust
     from p2pnode.quic import SystemTrust as SystemTrust
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CertificateTrust": "p2pnode.quic",
+    "Diagnostics": "p2pnode.quic",
     "Magnet": "p2pnode.torrent",
     "Metainfo": "p2pnode.torrent",
     "NoTrust": "p2pnode.quic",

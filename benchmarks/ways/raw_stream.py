@@ -13,7 +13,7 @@ import trio
 from benchmarks.pair import Offer, Order, run_pair, tell_ready
 from benchmarks.receipt import CHUNK_SIZE, Receipt
 from p2pnode import config
-from p2pnode.quic import Credentials, Endpoint, NodeKey, NoTrust, open_endpoint, open_udp_socket
+from p2pnode.quic import Credentials, Endpoint, EndpointOptions, NodeKey, NoTrust, open_udp_socket
 
 ALPN = "benchmark"
 SIZES = {"mtu": (config.DATAGRAM_SIZE, config.DATAGRAM_SIZE_MAX)}  # of datagrams: at first, and at most
@@ -23,9 +23,8 @@ SIZES = {"mtu": (config.DATAGRAM_SIZE, config.DATAGRAM_SIZE_MAX)}  # of datagram
 async def an_endpoint(variant: str, port: int, credentials: Credentials) -> AsyncIterator[Endpoint]:
     socket = await open_udp_socket(("127.0.0.1", port))
     first, most = SIZES.get(variant) or (int(variant), int(variant))
-    async with open_endpoint(
-        socket, credentials, alpns=[ALPN], datagram_size=first, datagram_size_max=most
-    ) as endpoint:
+    options = EndpointOptions(alpns=[ALPN], datagram_size=first, datagram_size_max=most)
+    async with Endpoint(socket, credentials, options) as endpoint:
         yield endpoint
     socket.close()
 

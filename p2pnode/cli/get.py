@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 import trio
 
+from p2pnode.assembly import Diagnostics
 from p2pnode.cli.console import Console
 from p2pnode.cli.local_servers import find_server
 from p2pnode.cli.options import (
-    Diagnostics,
     ServerChoice,
     diagnostic_options,
     limit_options,

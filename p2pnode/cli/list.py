@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from p2pnode.assembly import Diagnostics
 from p2pnode.cli.console import Console
-from p2pnode.cli.options import DIRECTORY, Diagnostics, ServerChoice, diagnostic_options, server_options
+from p2pnode.cli.options import DIRECTORY, ServerChoice, diagnostic_options, server_options
 from p2pnode.cli.running import open_commands, run
 from p2pnode.cli.units import size_text
 from p2pnode.cli.verb import Verb

@@ -15,6 +15,7 @@ import click
 import platformdirs
 from click.core import ParameterSource
 
+from p2pnode.assembly import Diagnostics
 from p2pnode.cli.units import parse_rate, parse_size
 from p2pnode.errors import ConfigError, StorageError
 from p2pnode.node.rate_limits import RateLimits
@@ -83,15 +84,6 @@ class ServerChoice:
     pin: str | None = None
     certificate: Path | None = None
     verify: bool = True
-
-
-@dataclass(frozen=True)
-class Diagnostics:
-    """What a run leaves behind for qvis and Wireshark, and what is turned off to find an error."""
-
-    qlog_dir: Path | None
-    keylog_path: Path | None
-    batching: bool  # off: each packet takes the library's own way
 
 
 def server_options(*, required: bool) -> Callable[[_Function], _Function]:

@@ -9,10 +9,10 @@ import click
 import trio
 
 from p2pnode import config
+from p2pnode.assembly import Diagnostics
 from p2pnode.cli.console import Console
 from p2pnode.cli.options import (
     DIRECTORY,
-    Diagnostics,
     ServerChoice,
     diagnostic_options,
     limit_options,
@@ -106,9 +106,7 @@ def command(
         push_max=push_max,
         mirror=mirror,
         limits=limits,
-        qlog_dir=diagnostics.qlog_dir,
-        batching=diagnostics.batching,
-        keylog_path=diagnostics.keylog_path,
+        diagnostics=diagnostics,
     )
     run(partial(_stay, console, node), console, is_service=True, when_interrupted="peer stopped")
 

@@ -16,10 +16,10 @@ from typing import Final
 
 import trio
 
-from p2pnode.assembly import server_reference
+from p2pnode.assembly import Diagnostics, server_reference
 from p2pnode.cli.console import Console
 from p2pnode.cli.local_servers import find_server
-from p2pnode.cli.options import Diagnostics, ServerChoice, user_state_dir
+from p2pnode.cli.options import ServerChoice, user_state_dir
 from p2pnode.cli.progress import Reporter, open_reporter
 from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.node.events import NodeEvent
@@ -118,9 +118,7 @@ async def open_client(
         lock_state=False,
         server=reference_of(choice),
         limits=limits or RateLimits(),
-        qlog_dir=diagnostics.qlog_dir,
-        batching=diagnostics.batching,
-        keylog_path=diagnostics.keylog_path,
+        diagnostics=diagnostics,
     )
     async with open_node(node, open_reporter(console, failure_is_raised=True)):
         yield node

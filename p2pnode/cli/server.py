@@ -8,12 +8,11 @@ from pathlib import Path
 import click
 import trio
 
-from p2pnode.assembly import load_credentials
+from p2pnode.assembly import Diagnostics, load_credentials
 from p2pnode.cli.console import Console
 from p2pnode.cli.options import (
     DIRECTORY,
     FILE,
-    Diagnostics,
     diagnostic_options,
     limit_options,
     listen_address,
@@ -115,9 +114,7 @@ def command(
         name=name,
         zone=zone,
         limits=limits,
-        qlog_dir=diagnostics.qlog_dir,
-        batching=diagnostics.batching,
-        keylog_path=diagnostics.keylog_path,
+        diagnostics=diagnostics,
     )
     run(partial(_serve, console, node), console, is_service=True, when_interrupted="server stopped")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 import trio
 
+from p2pnode.assembly import Diagnostics
 from p2pnode.cli.console import Console
 from p2pnode.cli.local_servers import find_server
 from p2pnode.cli.options import (
-    Diagnostics,
     ServerChoice,
     absolute,
     diagnostic_options,
@@ -101,9 +101,7 @@ async def _share(
             # A node of its own, so that its user's `get` is another one; what came on stdin comes only once.
             state_dir=None if path == "-" else service_state_dir("share", shared_path),
             limits=limits,
-            qlog_dir=diagnostics.qlog_dir,
-            batching=diagnostics.batching,
-            keylog_path=diagnostics.keylog_path,
+            diagnostics=diagnostics,
         )
         async with open_node(node, open_reporter(console)):
             if choice.address is not None:

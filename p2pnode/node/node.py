@@ -49,7 +49,15 @@ from p2pnode.node.sharing import Shared, Shares
 from p2pnode.node.state import StateDirectory
 from p2pnode.node.uploader import Uploader
 from p2pnode.node.uploads import Uploads
-from p2pnode.quic import Address, Credentials, DatagramSocket, open_endpoint, open_udp_socket
+from p2pnode.quic import (
+    Address,
+    Credentials,
+    DatagramSocket,
+    Diagnostics,
+    Endpoint,
+    EndpointOptions,
+    open_udp_socket,
+)
 from p2pnode.storage import Catalogue
 from p2pnode.torrent import Ticket, TicketNode, TicketServer
 from p2pnode.wire.communication import FileItem, NodeItem, PeerReport, PushReport
@@ -63,7 +71,8 @@ class Node:
     `role` is "peer", "server" or "client" (fetches and asks, offers nothing). `listen` is (host, port), "::" for
     all addresses of both families, port 0 for any. `files_dir` is shared and watched; `state_dir` keeps the
     node's key and catalogue (without it, both are new). `allow` closes the node to all other node ids; `admins`
-    may command a server. `mirror` fetches whatever the server lists. `limits` are of file bytes a second.
+    may command a server. `mirror` fetches whatever the server lists. `limits` are of file bytes a second;
+    `diagnostics` are for those who look for an error.
     """
 
     def __init__(
@@ -83,9 +92,7 @@ class Node:
         mirror: bool = False,
         limits: RateLimits = RateLimits(),  # noqa: B008 (it is frozen)
         lock_state: bool = True,
-        qlog_dir: Path | None = None,
-        keylog_path: Path | None = None,
-        batching: bool = True,
+        diagnostics: Diagnostics = Diagnostics(),  # noqa: B008
         open_socket: OpenSocket = open_udp_socket,
         run_blocking: RunBlocking | None = None,
         rng: Random | None = None,
@@ -107,9 +114,7 @@ class Node:
         self._push_max = push_max
         self._mirror = mirror
         self._limits = limits
-        self._qlog_dir = qlog_dir
-        self._keylog_path = keylog_path
-        self._batching = batching
+        self._diagnostics = diagnostics
         self._open_socket = open_socket
         self._run_blocking = run_blocking or in_threads()
         self._rng = rng or Random()
@@ -157,13 +162,12 @@ class Node:
                 stack.callback(udp_socket.close)
                 self._socket_hint = udp_socket.hint
                 self._endpoint = await stack.enter_async_context(
-                    open_endpoint(
+                    Endpoint(
                         udp_socket,
                         credentials,
-                        qlog_dir=self._qlog_dir,
-                        keylog_path=self._keylog_path,
-                        stream_receive_window=self._limits.receive_window,
-                        batching=self._batching,
+                        EndpointOptions(
+                            stream_receive_window=self._limits.receive_window, diagnostics=self._diagnostics
+                        ),
                     )
                 )
                 self.listen_address = self._endpoint.local_address

@@ -33,8 +33,9 @@ from p2pnode.quic.datagrams import (
     normalise,
     resolve,
 )
-from p2pnode.quic.endpoint import Endpoint, EndpointStatistics, open_endpoint
+from p2pnode.quic.endpoint import Endpoint, EndpointStatistics
 from p2pnode.quic.lifecycle import ConnectionStatistics, Role
+from p2pnode.quic.options import Diagnostics, EndpointOptions
 from p2pnode.quic.send_clock import SendClock, SendLimit
 from p2pnode.quic.stream import Stream
 from p2pnode.quic.udp import open_udp_socket
@@ -47,7 +48,9 @@ __all__ = [
     "ConnectionStatistics",
     "Credentials",
     "DatagramSocket",
+    "Diagnostics",
     "Endpoint",
+    "EndpointOptions",
     "EndpointStatistics",
     "NoTrust",
     "NodeIdTrust",
@@ -63,7 +66,6 @@ __all__ = [
     "format_address",
     "node_id_of",
     "normalise",
-    "open_endpoint",
     "open_udp_socket",
     "pin_of_certificate",
     "resolve",

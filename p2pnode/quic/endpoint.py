@@ -2,7 +2,7 @@
 
 ::
 
-    async with open_endpoint(socket, credentials, alpns=["p2pnode/1"]) as endpoint:
+    async with Endpoint(socket, credentials, EndpointOptions(alpns=["p2pnode/1"])) as endpoint:
         connection = await endpoint.dial(address, alpn="p2pnode/1", server_name=name, trust=trust)
         other = await endpoint.accept()
 
@@ -13,10 +13,8 @@ is left, all connections are closed in order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TextIO
 
@@ -27,7 +25,11 @@ from p2pnode import config
 from p2pnode.errors import ConfigError, ConnectFailed, ConnectionClosed, TrustError
 from p2pnode.quic.aioquic_batches import BatchConnection
 from p2pnode.quic.aioquic_internals import HardenedConnection
-from p2pnode.quic.configuration import Configuration, make_configuration
+from p2pnode.quic.configuration import (
+    Configuration,
+    dialing_configuration,
+    listening_configuration,
+)
 from p2pnode.quic.connection import Connection
 from p2pnode.quic.credentials import Credentials, Trust
 from p2pnode.quic.datagrams import (
@@ -40,6 +42,7 @@ from p2pnode.quic.datagrams import (
 )
 from p2pnode.quic.guard import Escape, guard
 from p2pnode.quic.lifecycle import Role
+from p2pnode.quic.options import EndpointOptions
 from p2pnode.quic.router import Drop, NewConnection, Reply, Router, runs_to_one_id_untrusted
 
 ACCEPT_QUEUE_MAX: Final = 256  # connections that are open and that nobody accepted yet
@@ -60,66 +63,25 @@ class EndpointStatistics:
     datagrams_dropped: Counter[str] = field(default_factory=Counter)  # that led to no connection, by reason
 
 
-def open_endpoint(
-    socket: DatagramSocket,
-    credentials: Credentials,
-    *,
-    alpns: Sequence[str] = (config.ALPN,),
-    qlog_dir: Path | None = None,
-    keylog_path: Path | None = None,
-    datagram_size: int = config.DATAGRAM_SIZE,
-    datagram_size_max: int = config.DATAGRAM_SIZE_MAX,
-    stream_receive_window: int = config.STREAM_RECEIVE_WINDOW,
-    batching: bool = True,
-) -> Endpoint:
-    """An endpoint on `socket` (which stays the caller's to close); use it as an async context manager.
-
-    `alpns` is what it listens for. `qlog_dir` and `keylog_path` are for qvis and Wireshark.
-    Datagrams are of `datagram_size` bytes until a path is known to carry more, up to `datagram_size_max`:
-    equal ones make it fixed. `stream_receive_window` is how many unread bytes of a stream a remote may send.
-    Without `batching` every packet takes the library's own way: slow, but one place less where an error may be.
-    """
-    return Endpoint(
-        socket,
-        credentials,
-        alpns=alpns,
-        qlog_dir=qlog_dir,
-        keylog_path=keylog_path,
-        datagram_size=datagram_size,
-        datagram_size_max=datagram_size_max,
-        stream_receive_window=stream_receive_window,
-        batching=batching,
-    )
-
-
 class Endpoint:
-    """See the module; made by `open_endpoint`."""
+    """On `socket`, which stays the caller's to close; use it as an async context manager.
+
+    `credentials` are what it shows to those who dial it.
+    """
 
     def __init__(
         self,
         socket: DatagramSocket,
         credentials: Credentials,
-        *,
-        alpns: Sequence[str],
-        qlog_dir: Path | None,
-        keylog_path: Path | None,
-        datagram_size: int,
-        datagram_size_max: int,
-        stream_receive_window: int,
-        batching: bool,
+        options: EndpointOptions = EndpointOptions(),  # noqa: B008 (it is frozen)
     ) -> None:
         self.statistics = EndpointStatistics()
         self._socket = socket
         self._credentials = credentials
-        self._alpns = list(alpns)
-        self._qlog_dir = qlog_dir
-        self._keylog_path = keylog_path
+        self._options = options
         self._keylog: TextIO | None = None
         self._listen_configuration: Configuration
-        self._datagram_size = datagram_size
-        self._datagram_size_max = datagram_size_max
-        self._stream_receive_window = stream_receive_window
-        self._engine_class = BatchConnection if batching else HardenedConnection
+        self._engine_class = BatchConnection if options.diagnostics.batching else HardenedConnection
         self._router: Router[Connection] = Router()
         # Drivers are shielded: a cancelled program still says CLOSE, within GOODBYE_TIMEOUT_S.
         self._connections: dict[Connection, trio.CancelScope] = {}
@@ -172,15 +134,8 @@ class Endpoint:
         )
 
     def _begin_dial(self, address: Address, alpn: str, server_name: str | None) -> Connection:
-        configuration = make_configuration(
-            is_client=True,
-            alpns=[alpn],
-            server_name=server_name,
-            datagram_size=self._datagram_size,
-            datagram_size_max=self._datagram_size_max,
-            stream_receive_window=self._stream_receive_window,
-            qlog_dir=self._qlog_dir,
-            keylog=self._keylog,
+        configuration = dialing_configuration(
+            self._options, alpn=alpn, server_name=server_name, keylog=self._keylog
         )
         connection = self._add_connection(self._engine_class(configuration), Role.DIALED, address)
         connection.dial()
@@ -208,24 +163,14 @@ class Endpoint:
     # -- lifecycle -----------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._keylog_path is not None:
+        keylog_path = self._options.diagnostics.keylog_path
+        if keylog_path is not None:
             try:
-                self._keylog = self._exit_stack.enter_context(self._keylog_path.open("a", encoding="ascii"))
+                self._keylog = self._exit_stack.enter_context(keylog_path.open("a", encoding="ascii"))
             except OSError as error:
-                raise ConfigError(
-                    f"cannot write the key log {self._keylog_path}: {error.strerror}"
-                ) from error
-        self._listen_configuration = make_configuration(
-            is_client=False,
-            alpns=self._alpns,
-            certificate=self._credentials.certificate,
-            certificate_chain=self._credentials.chain,
-            private_key=self._credentials.private_key,
-            datagram_size=self._datagram_size,
-            datagram_size_max=self._datagram_size_max,
-            stream_receive_window=self._stream_receive_window,
-            qlog_dir=self._qlog_dir,
-            keylog=self._keylog,
+                raise ConfigError(f"cannot write the key log {keylog_path}: {error.strerror}") from error
+        self._listen_configuration = listening_configuration(
+            self._options, self._credentials, keylog=self._keylog
         )
         self._nursery = await self._nursery_context.__aenter__()
         self._nursery.start_soon(self._receive)

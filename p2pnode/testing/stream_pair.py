@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from p2pnode import config
-from p2pnode.quic import Credentials, Endpoint, NodeKey, NoTrust, open_endpoint, open_udp_socket
+from p2pnode.quic import Credentials, Endpoint, EndpointOptions, NodeKey, NoTrust, open_udp_socket
 
 ALPN: Final = "p2pnode-bench"
 LOCALHOST: Final = "127.0.0.1"
@@ -29,13 +29,12 @@ CHUNK: Final = 256 * config.KIB
 async def _endpoint(datagram_size_max: int) -> AsyncIterator[Endpoint]:
     socket = await open_udp_socket((LOCALHOST, 0))
     try:
-        async with open_endpoint(
-            socket,
-            Credentials.from_node_key(NodeKey.generate()),
+        options = EndpointOptions(
             alpns=[ALPN],
             datagram_size=min(datagram_size_max, config.DATAGRAM_SIZE),
             datagram_size_max=datagram_size_max,
-        ) as endpoint:
+        )
+        async with Endpoint(socket, Credentials.from_node_key(NodeKey.generate()), options) as endpoint:
             yield endpoint
     finally:
         socket.close()

@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 import pytest
 
+from p2pnode.assembly import Diagnostics
 from p2pnode.cli import app
 from p2pnode.cli.console import Console
 from p2pnode.cli.options import (
-    Diagnostics,
     ServerChoice,
     diagnostic_options,
     limit_options,
@@ -193,7 +193,7 @@ def test_diagnostics_are_where_they_were_asked_for(
     monkeypatch.setenv("P2PNODE_BATCH", "0")
     p2pnode("get", "--qlog", str(tmp_path / "q" / "log"))
     assert seen == [
-        Diagnostics(None, None, batching=True),
+        Diagnostics(),
         Diagnostics(tmp_path / "q" / "log", Path("keys.log"), batching=False),
     ]
     assert (tmp_path / "q" / "log").is_dir()

@@ -15,7 +15,7 @@ import trio
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from p2pnode.quic import Credentials, NodeKey, open_endpoint, open_udp_socket
+from p2pnode.quic import Credentials, Endpoint, EndpointOptions, NodeKey, open_udp_socket
 from tests.end_to_end.conftest import MEDIUM, Place
 from tests.support.processes import run
 
@@ -175,7 +175,7 @@ async def test_what_sends_every_datagram_back_is_no_server(tmp_path: Path) -> No
 async def test_a_quic_server_that_speaks_another_protocol(tmp_path: Path) -> None:
     udp = await open_udp_socket(("127.0.0.1", 0))
     credentials = Credentials.from_node_key(NodeKey.generate())
-    async with open_endpoint(udp, credentials, alpns=["h3"]) as endpoint:
+    async with Endpoint(udp, credentials, EndpointOptions(alpns=["h3"])) as endpoint:
         address = f"127.0.0.1:{endpoint.local_address[1]}"
         outcome = await run("list", "--server-addr", address, "--pin", NOBODY, state=tmp_path)
     udp.close()

@@ -16,7 +16,7 @@ import trio
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
 from p2pnode.node.server_reference import ServerReference
-from p2pnode.quic import Address, PinTrust
+from p2pnode.quic import Address, Diagnostics, PinTrust
 from p2pnode.testing.network import Network, NetworkSocket
 from p2pnode.testing.nodes import PORT, simulated_node
 from tests.support.batching import BATCHING
@@ -99,7 +99,7 @@ class Swarm:
         """A node that runs until the end of the test, or of the returned node's own `stop`."""
         files_dir = options.pop("files_dir", self.root / host)
         files_dir.mkdir(parents=True, exist_ok=True)
-        options = {"batching": BATCHING.get()} | options
+        options = {"diagnostics": Diagnostics(batching=BATCHING.get())} | options
         node = simulated_node(self.network, host, files_dir=files_dir, **options)
         watched = Watched(node, files_dir)
         await self._nursery.start(watched.run)

@@ -16,7 +16,7 @@ from p2pnode import config
 from p2pnode.errors import ConnectionClosed
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.peer_link import PeerLink, establish_accepted, establish_dialed
-from p2pnode.quic import Address, Connection, Credentials, Endpoint, NodeKey, NoTrust, open_endpoint
+from p2pnode.quic import Address, Connection, Credentials, Endpoint, NodeKey, NoTrust
 from p2pnode.storage import hash_path
 from p2pnode.testing.network import Network
 from p2pnode.testing.nodes import PORT
@@ -74,7 +74,7 @@ class HandMadeNode:
         """Live until cancelled."""
         socket = self._network.socket(self.address)
         async with (
-            open_endpoint(socket, Credentials.from_node_key(self.key)) as self._endpoint,
+            Endpoint(socket, Credentials.from_node_key(self.key)) as self._endpoint,
             trio.open_nursery() as self._nursery,
         ):
             task_status.started()

@@ -26,7 +26,6 @@ from p2pnode.quic import (
     NodeKey,
     NoTrust,
     Trust,
-    open_endpoint,
 )
 from p2pnode.testing.network import Network
 from p2pnode.wire.communication import NodeProof, PresenceAnnounce, PresenceResponse
@@ -40,7 +39,7 @@ def respond(node_id: bytes, announced: PresenceAnnounce) -> PresenceResponse:
 
 @asynccontextmanager
 async def endpoint(network: Network, host: str, key: NodeKey) -> AsyncIterator[Endpoint]:
-    async with open_endpoint(network.socket((host, 4433)), Credentials.from_node_key(key)) as opened:
+    async with Endpoint(network.socket((host, 4433)), Credentials.from_node_key(key)) as opened:
         yield opened
 
 

@@ -9,7 +9,16 @@ from typing import Any
 import trio
 from aioquic.quic.connection import QuicConnection
 
-from p2pnode.quic import Connection, Credentials, Endpoint, NodeKey, NoTrust, Stream, open_endpoint
+from p2pnode.quic import (
+    Connection,
+    Credentials,
+    Diagnostics,
+    Endpoint,
+    EndpointOptions,
+    NodeKey,
+    NoTrust,
+    Stream,
+)
 from p2pnode.quic.datagrams import bursts_of
 from p2pnode.testing.network import Network, NetworkSocket
 from tests.quic.engines import credentials, dialer_configuration
@@ -22,8 +31,9 @@ LISTENER = ("10.0.0.2", 1002)
 @asynccontextmanager
 async def endpoint_at(network: Network, address: tuple[str, int], **options: Any) -> AsyncIterator[Endpoint]:
     ours = options.pop("credentials", None) or credentials()
+    options = {"diagnostics": Diagnostics(batching=BATCHING.get())} | options
     socket = network.socket(address)
-    async with open_endpoint(socket, ours, **{"batching": BATCHING.get()} | options) as endpoint:
+    async with Endpoint(socket, ours, EndpointOptions(**options)) as endpoint:
         yield endpoint
     socket.close()
 

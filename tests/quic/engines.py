@@ -14,9 +14,10 @@ from aioquic.quic.packet import QuicPacketType
 from aioquic.quic.packet_builder import QuicPacketBuilder
 
 from p2pnode.quic.aioquic_internals import HardenedConnection
-from p2pnode.quic.configuration import Configuration, make_configuration
+from p2pnode.quic.configuration import Configuration, dialing_configuration, listening_configuration
 from p2pnode.quic.credentials import Credentials, NodeKey
 from p2pnode.quic.datagrams import Address, Datagram
+from p2pnode.quic.options import EndpointOptions
 from tests.support.batching import engine_class
 
 CLIENT = ("192.0.2.1", 1001)
@@ -30,18 +31,11 @@ def credentials() -> Credentials:
 
 
 def dialer_configuration(**options: Any) -> Configuration:
-    return make_configuration(is_client=True, alpns=["p2pnode/1"], server_name="localhost", **options)
+    return dialing_configuration(EndpointOptions(**options), alpn="p2pnode/1", server_name="localhost")
 
 
 def listener_configuration(**options: Any) -> Configuration:
-    ours = credentials()
-    return make_configuration(
-        is_client=False,
-        alpns=["p2pnode/1"],
-        certificate=ours.certificate,
-        private_key=ours.private_key,
-        **options,
-    )
+    return listening_configuration(EndpointOptions(**options), credentials())
 
 
 class Pair:

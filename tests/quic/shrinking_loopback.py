@@ -16,7 +16,7 @@ import sys
 
 import trio
 
-from p2pnode.quic import Connection, NoTrust, open_endpoint, open_udp_socket
+from p2pnode.quic import Connection, Endpoint, NoTrust, open_udp_socket
 from tests.quic.endpoints import receive_all, send_and_finish
 from tests.quic.engines import credentials
 
@@ -47,8 +47,8 @@ async def main(mtus: list[int]) -> None:
     set_loopback(SIOCSIFFLAGS, "h", IFF_UP)
     dialing, listening = await open_udp_socket(("127.0.0.1", 0)), await open_udp_socket(("127.0.0.1", 0))
     async with (
-        open_endpoint(dialing, credentials()) as dialer,
-        open_endpoint(listening, credentials()) as listener,
+        Endpoint(dialing, credentials()) as dialer,
+        Endpoint(listening, credentials()) as listener,
     ):
         dialled = await dialer.dial(listening.local_address, server_name="localhost", trust=NoTrust())
         accepted = await listener.accept()

@@ -15,7 +15,7 @@ import trio
 from aioquic import tls
 
 from p2pnode import config
-from p2pnode.quic import Connection
+from p2pnode.quic import Connection, Diagnostics
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.path_mtu import RAISE_INTERVAL_S
 from p2pnode.testing.network import Datagram, LinkProfile, Network
@@ -85,7 +85,7 @@ async def send_often(source: Connection, target: Connection) -> None:
 async def test_the_path_decides(autojump_clock: Clock, mtu: int, found: int, batching: bool) -> None:
     async with (
         Network(profile=LinkProfile(mtu=mtu)) as network,
-        connected_on(network, batching=batching) as (dialled, accepted),
+        connected_on(network, diagnostics=Diagnostics(batching=batching)) as (dialled, accepted),
     ):
         await send_often(dialled, accepted)
         assert dialled.statistics.datagram_size == found
@@ -206,7 +206,7 @@ async def test_a_path_that_shrinks_in_mid_transfer_and_grows_again(
     slow = LinkProfile(mtu=65_507, rate_bytes_per_s=1_000_000, queue_bytes=80_000)
     async with (
         Network(profile=slow) as network,
-        connected_on(network, batching=batching) as (dialled, accepted),
+        connected_on(network, diagnostics=Diagnostics(batching=batching)) as (dialled, accepted),
     ):
         await send(dialled, accepted, 1_000_000)
         assert dialled.statistics.datagram_size == 16_000

@@ -11,7 +11,7 @@ from cryptography.x509 import DNSName
 
 from p2pnode import config
 from p2pnode.errors import ConnectionClosed
-from p2pnode.quic import Connection, NoTrust, Role, open_endpoint
+from p2pnode.quic import Connection, Endpoint, NoTrust, Role
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.testing.network import Datagram, LinkProfile, Network
 from tests.quic.certificates import make_certificate, new_key
@@ -212,7 +212,7 @@ async def test_Q17_a_listener_that_moved_is_noticed_within_10_s(
 ) -> None:
     async with Network() as network, endpoint_at(network, DIALER) as dialer:
         socket = network.socket(LISTENER)
-        async with open_endpoint(socket, credentials()) as listener:
+        async with Endpoint(socket, credentials()) as listener:
             dialled, accepted = await connect(dialer, listener)
             ours, _theirs = await open_and_accept(dialled, accepted)
             network.rebind(socket, ("10.0.0.3", 1003))
@@ -229,7 +229,7 @@ async def test_Q16_a_dialer_whose_address_changes_all_the_time(
 ) -> None:
     async with Network(profile=LinkProfile(delay_s=0.02, rate_bytes_per_s=200_000)) as network:
         socket = network.socket(DIALER)
-        async with open_endpoint(socket, credentials()) as dialer, endpoint_at(network, LISTENER) as listener:
+        async with Endpoint(socket, credentials()) as dialer, endpoint_at(network, LISTENER) as listener:
             dialled, accepted = await connect(dialer, listener)
             data = os.urandom(2_400_000)  # 12 to 14 s: not just when it moves, with a second of queue
 

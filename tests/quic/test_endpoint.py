@@ -13,7 +13,16 @@ from aioquic.quic.connection import QuicConnection
 
 from p2pnode import config
 from p2pnode.errors import AddressError, ConfigError, ConnectFailed, TrustError
-from p2pnode.quic import Burst, Connection, Endpoint, NoTrust, PinTrust, open_endpoint, open_udp_socket
+from p2pnode.quic import (
+    Burst,
+    Connection,
+    Diagnostics,
+    Endpoint,
+    EndpointOptions,
+    NoTrust,
+    PinTrust,
+    open_udp_socket,
+)
 from p2pnode.quic.datagrams import bursts_of
 from p2pnode.quic.endpoint import GOODBYE_TIMEOUT_S
 from p2pnode.testing.network import Network
@@ -284,7 +293,7 @@ async def test_a_cancelled_block_still_says_close(autojump_clock: Clock) -> None
 async def test_leaving_does_not_hang_on_a_socket_that_takes_nothing(autojump_clock: Clock) -> None:
     async with Network() as network, endpoint_at(network, DIALER) as dialer:
         socket = _StuckSocket(network, LISTENER)
-        async with open_endpoint(socket, credentials()) as listener:
+        async with Endpoint(socket, credentials()) as listener:
             await connect(dialer, listener)
             socket.is_stuck = True
             began_at = trio.current_time()
@@ -311,7 +320,7 @@ async def test_the_blocks_own_error_comes_out_bare(autojump_clock: Clock) -> Non
     async with Network() as network:
         socket = network.socket(LISTENER)
         with pytest.raises(KeyError):
-            async with open_endpoint(socket, credentials()):
+            async with Endpoint(socket, credentials()):
                 raise KeyError
         socket.close()
 
@@ -319,10 +328,10 @@ async def test_the_blocks_own_error_comes_out_bare(autojump_clock: Clock) -> Non
 async def test_keys_and_events_are_logged_where_asked(autojump_clock: Clock, tmp_path: Path) -> None:
     keylog, qlog = tmp_path / "keys", tmp_path / "qlog"
     qlog.mkdir()
-    options = {"keylog_path": keylog, "qlog_dir": qlog}
+    diagnostics = Diagnostics(keylog_path=keylog, qlog_dir=qlog)
     async with (
         Network() as network,
-        endpoint_at(network, DIALER, **options) as dialer,
+        endpoint_at(network, DIALER, diagnostics=diagnostics) as dialer,
         endpoint_at(network, LISTENER) as listener,
     ):
         dialled, accepted = await connect(dialer, listener)
@@ -330,7 +339,8 @@ async def test_keys_and_events_are_logged_where_asked(autojump_clock: Clock, tmp
     assert "CLIENT_TRAFFIC_SECRET_0" in keylog.read_text()
     assert [path.suffix for path in qlog.iterdir()] == [".qlog"]
     with pytest.raises(ConfigError, match="key log"):
-        async with open_endpoint(network.socket(("10.0.0.9", 9)), credentials(), keylog_path=tmp_path):
+        options = EndpointOptions(diagnostics=Diagnostics(keylog_path=tmp_path))
+        async with Endpoint(network.socket(("10.0.0.9", 9)), credentials(), options):
             pass
 
 
@@ -340,7 +350,7 @@ async def test_a_log_that_cannot_be_written_ends_nothing_else(
     (tmp_path / "qlog").mkdir()
     async with (
         Network() as network,
-        endpoint_at(network, DIALER, qlog_dir=tmp_path / "qlog") as dialer,
+        endpoint_at(network, DIALER, diagnostics=Diagnostics(tmp_path / "qlog")) as dialer,
         endpoint_at(network, LISTENER) as listener,
     ):
         dialled, _ = await connect(dialer, listener)
@@ -535,8 +545,8 @@ def _initial_epoch() -> object:
 async def test_W11_v4_and_v6_over_real_sockets(listen: str, dial_host: str) -> None:
     listening, dialling = await open_udp_socket((listen, 0)), await open_udp_socket(("::", 0))
     async with (
-        open_endpoint(listening, credentials()) as listener,
-        open_endpoint(dialling, credentials()) as dialer,
+        Endpoint(listening, credentials()) as listener,
+        Endpoint(dialling, credentials()) as dialer,
     ):
         with trio.fail_after(20):
             dialled = await dialer.dial(
@@ -555,8 +565,8 @@ async def test_W11_v4_and_v6_over_real_sockets(listen: str, dial_host: str) -> N
 async def test_W6_W7_unreachable_peers_do_not_disturb_others() -> None:
     listening, dialling = await open_udp_socket(("127.0.0.1", 0)), await open_udp_socket(("127.0.0.1", 0))
     async with (
-        open_endpoint(listening, credentials()) as listener,
-        open_endpoint(dialling, credentials()) as dialer,
+        Endpoint(listening, credentials()) as listener,
+        Endpoint(dialling, credentials()) as dialer,
     ):
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:

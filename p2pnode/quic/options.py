@@ -1,0 +1,35 @@
+"""What an endpoint can be told, all of which has a default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2pnode import config
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostics:
+    """What connections leave behind for qvis and Wireshark, and what is turned off to find an error."""
+
+    qlog_dir: Path | None = None  # gets a qlog of each connection; it must exist
+    keylog_path: Path | None = None  # TLS secrets are appended
+    batching: bool = True  # off: every packet takes the library's own way, slow but one place less to search
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointOptions:
+    """How an endpoint speaks QUIC. Sizes are bytes.
+
+    Datagrams are of `datagram_size` until a path is known to carry more, and never above `datagram_size_max`:
+    equal ones make it fixed.
+    """
+
+    alpns: Sequence[str] = (config.ALPN,)  # what it listens for
+    datagram_size: int = config.DATAGRAM_SIZE
+    datagram_size_max: int = config.DATAGRAM_SIZE_MAX
+    stream_receive_window: int = (
+        config.STREAM_RECEIVE_WINDOW
+    )  # unread bytes of a stream that a remote may send
+    diagnostics: Diagnostics = Diagnostics()
