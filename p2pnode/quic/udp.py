@@ -160,9 +160,17 @@ class UdpSocket:
         else:
             self._socket.sendmsg(run, udp_options.segments_of(len(run[0])), 0, sockaddr)
 
-    async def _transmit_again(self, run: Sequence[bytes], sockaddr: tuple[Any, ...], error: OSError) -> None:
-        """What to do when a run was not sent: wait for room, try one by one, or call it a loss."""
-        tries_left = NO_BUFFER_TRIES
+    async def _transmit_again(
+        self,
+        run: Sequence[bytes],
+        sockaddr: tuple[Any, ...],
+        error: OSError,
+        tries_left: int = NO_BUFFER_TRIES,
+    ) -> bool:
+        """What to do when a run was not sent: wait for room, try one by one, or call it a loss.
+
+        Returns whether all of it was sent in the end. `tries_left` is how often it waits for a full queue.
+        """
         while True:
             if isinstance(error, BlockingIOError):
                 async with self._writable:
@@ -171,35 +179,36 @@ class UdpSocket:
                 tries_left -= 1
                 await trio.sleep(NO_BUFFER_WAIT_S)
             elif len(run) > 1:
-                await self._transmit_singly(run, sockaddr, error)
-                return
+                return await self._transmit_singly(run, sockaddr, error)
             else:
                 self.send_failures[_name_of(error)] += 1
-                return
+                return False
             try:
                 self._transmit(run, sockaddr)
             except OSError as next_error:
                 error = next_error
             else:
-                return
+                return True
 
     async def _transmit_singly(
         self, run: Sequence[bytes], sockaddr: tuple[Any, ...], refusal: OSError
-    ) -> None:
+    ) -> bool:
         """Send a run's datagrams one by one: what stopped the run may be one of them, or none.
 
         A path that takes only smaller datagrams refuses each (EMSGSIZE); an interface that cannot cut runs
-        refuses none (EINVAL, EIO), and from then on this socket sends no more runs.
+        refuses none (EINVAL, EIO), and from then on this socket sends no more runs. No datagram waits for a
+        full queue by itself, or the many of a run would wait in turn. Returns whether all were sent.
         """
         self.runs_refused[_name_of(refusal)] += 1
-        failures_before = self.send_failures.total()
+        all_sent = True
         for data in run:
             try:
                 self._transmit((data,), sockaddr)
             except OSError as error:
-                await self._transmit_again((data,), sockaddr, error)
-        if refusal.errno in NO_RUNS and self.send_failures.total() == failures_before:
+                all_sent &= await self._transmit_again((data,), sockaddr, error, tries_left=0)
+        if all_sent and refusal.errno in NO_RUNS:
             self.sends_runs = False
+        return all_sent
 
     def _remember_receiver(self, address: Address) -> tuple[Any, ...]:
         if len(self._send_to) >= ADDRESSES_REMEMBERED_MAX:

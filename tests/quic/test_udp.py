@@ -15,7 +15,7 @@ import trio
 
 from p2pnode.errors import AddressError, AddressInUse
 from p2pnode.quic import Burst, open_udp_socket
-from p2pnode.quic.udp import ADDRESSES_REMEMBERED_MAX, BATCH_MAX, NO_BUFFER_TRIES, UdpSocket
+from p2pnode.quic.udp import ADDRESSES_REMEMBERED_MAX, BATCH_MAX, NO_BUFFER_TRIES, NO_BUFFER_WAIT_S, UdpSocket
 from p2pnode.quic.udp_options import RUN_LENGTH_MAX
 
 SO_NO_CHECK = 11  # Linux: send without checksums
@@ -336,6 +336,33 @@ async def test_W7_a_full_queue_is_waited_for_a_little(autojump_clock: trio.testi
     bound = refusing(*[errno.ENOBUFS] * (NO_BUFFER_TRIES + 1))
     await bound.send_batch([([b"x"], bound.local_address)])
     assert bound.send_failures == {"ENOBUFS": 1}
+    bound.close()
+
+
+async def test_W7_a_run_waits_for_a_full_queue_once_for_all_its_datagrams(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    bound = refusing(*[errno.ENOBUFS] * (NO_BUFFER_TRIES + 1 + 3))
+    sent = [bytes([number]) * 10 for number in range(60)]
+    began_at = trio.current_time()
+    await bound.send_batch([(sent, bound.local_address)])
+    assert trio.current_time() - began_at == pytest.approx(NO_BUFFER_TRIES * NO_BUFFER_WAIT_S)
+    assert await received_from(bound, 57) == sent[3:]
+    assert bound.runs_refused == {"ENOBUFS": 1}
+    assert bound.send_failures == {"ENOBUFS": 3}
+    bound.close()
+
+
+async def test_W7_what_others_lose_does_not_speak_for_runs() -> None:
+    bound = refusing(errno.EINVAL, errno.EAGAIN, errno.EPERM)
+    sent = [bytes([number]) * 10 for number in range(5)]
+    async with trio.open_nursery() as nursery, bound._writable:  # here the first datagram of the run waits
+        nursery.start_soon(bound.send_batch, [(sent, bound.local_address)])
+        await trio.testing.wait_all_tasks_blocked()
+        await bound.send_batch([([b"lost"], bound.local_address)])
+    assert await received_from(bound, 5) == sent
+    assert bound.send_failures == {"EPERM": 1}
+    assert not bound.sends_runs
     bound.close()
 
 
