@@ -94,15 +94,16 @@ PACING_GAIN_SLOW_START: Final = 2.0  # … and twice as fast while it doubles in
 PACING_BURST_S: Final = 0.002  # of sending go together; half of it is waited for …
 PACING_BURST_PACKETS_MIN: Final = 10  # … or so many packets, if the window is four times that (RFC 9002 §7.7)
 PACING_BURST_PACKETS: Final = 256  # the most at once: the other connections get their turn after 1 ms of work
+PACING_BURST_BYTES: Final = (
+    1 * MIB
+)  # the same where datagrams are large: the other side shall not wait for a whole window
 PACING_CATCH_UP_S: Final = 0.005  # a driver that comes so late still sends what was due
-PACING_RTT_MIN_S: Final = 0.001  # on shorter round trips a timer is coarser than what it would spread
+PACING_RTT_MIN_S: Final = 0.001  # shorter round trips are paced as this: timers are coarser
 SLOW_START_WINDOW_MIN: Final = 64 * KIB  # below it no delay ends slow start: on loopback all of it is noise
 SLOW_START_PACKETS_MIN: Final = 16  # the same in datagrams: with large ones, fewer make no steady stream
 CONGESTION_IDLE_S: Final = 2.0  # after nothing was in flight for so long, the window is found anew
 REORDERING_MEMORY_S: Final = 10.0  # how much packets are overtaken is believed for so long, then half of it
-STREAM_GAPS_MAX: Final = (
-    1024  # missing parts of one stream: full packets make 874 in a window; finding one is linear
-)
+STREAM_GAPS_MAX: Final = 1024  # missing parts of a stream, times its window's growth: full packets make 874
 CRYPTO_GAPS_MAX: Final = 64  # the same for the handshake, whose remote is not known yet
 ACK_PACKETS: Final = 64  # received and not acknowledged yet: acknowledge at once, not a millisecond later
 TAKE_IN_MAX: Final = 256  # datagrams between two looks at what they did: 240 tiny frames fit into each

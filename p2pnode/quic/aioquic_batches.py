@@ -21,7 +21,7 @@ from aioquic.buffer import UINT_VAR_MAX
 from aioquic.quic.connection import END_STATES, QuicConnectionError, QuicReceiveContext
 from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame, decode_packet_number
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
+from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import FinalSizeError, StreamFinishedError
 from cryptography.exceptions import InvalidTag
 
@@ -41,7 +41,7 @@ from p2pnode.quic.aioquic_packets import (
 from p2pnode.quic.aioquic_sending import ONE_RTT, SendingInRuns
 from p2pnode.quic.configuration import Configuration
 from p2pnode.quic.datagrams import Address
-from p2pnode.quic.packet_numbers import PacketNumbers
+from p2pnode.quic.packet_numbers import RANGES_MAX, PacketNumbers
 
 
 class BatchConnection(SendingInRuns):
@@ -255,7 +255,9 @@ class BatchConnection(SendingInRuns):
                 space.largest_received_packet = stop - 1
                 space.largest_received_time = now
         space.expected_packet_number = max(space.expected_packet_number, space.largest_received_packet + 1)
-        while len(space.ack_queue) > MAX_ACK_RANGES:
+        while (
+            len(space.ack_queue) > RANGES_MAX
+        ):  # as many as are accepted, or some would never be acknowledged
             space.ack_queue.shift()  # RFC 9000 §13.2.3
         return in_order and len(runs) == 1
 

@@ -40,8 +40,10 @@ class FlowControlledConnection(QuicConnection):
             retry_source_connection_id=retry_source_connection_id,
         )
         self._consumed_bytes = 0
+        is_limited = configuration.max_stream_data < config.STREAM_RECEIVE_WINDOW  # then it stays what it is
         self._receive_window = ReceiveWindow(
-            config.CONNECTION_RECEIVE_WINDOW, growth_max=config.RECEIVE_WINDOW_GROWTH_MAX
+            config.CONNECTION_RECEIVE_WINDOW,
+            growth_max=1 if is_limited else config.RECEIVE_WINDOW_GROWTH_MAX,
         )
 
     @property
@@ -121,7 +123,7 @@ class FlowControlledConnection(QuicConnection):
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
         """Stock keeps any number of gaps, and goes through all of them for each frame."""
         stream = super()._get_or_create_stream(frame_type, stream_id)
-        if len(stream.receiver._ranges) > config.STREAM_GAPS_MAX:
+        if len(stream.receiver._ranges) > config.STREAM_GAPS_MAX * self._receive_window.growth:
             raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, frame_type, "too many gaps in a stream")
         return stream
 

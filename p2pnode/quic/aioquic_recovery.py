@@ -27,9 +27,11 @@ from p2pnode.quic.reordering import ReorderingWindow
 
 PERSISTENT_CONGESTION_PTOS: Final = 3  # RFC 9002 §7.6.1
 GIVEN_UP_MAX: Final = 64  # runs of packets declared lost that are remembered, should they have arrived
-RTT_MIN_S: Final = 0.001  # the granularity of timers: estimates below it would only make probes of them
+GIVEN_UP_S: Final = 3.0  # … and for how long: whatever comes later than that says nothing of the path now
+RTT_MIN_S: Final = 0.000_001  # a clock that stands still between sending and hearing
 
 _start_of = attrgetter("start")
+_stop_of = attrgetter("stop")
 
 
 class StreamSender(Protocol):
@@ -124,13 +126,20 @@ class Recovery(QuicPacketRecovery):
         self._reordering = ReorderingWindow()
         self._given_up: deque[tuple[int, int, float]] = deque(maxlen=GIVEN_UP_MAX)  # start, stop, sent at
 
+    def on_packet_sent(self, *, packet: QuicSentPacket, space: QuicPacketSpace) -> None:
+        """Keep a packet of the library's until it is acknowledged or lost."""
+        super().on_packet_sent(packet=packet, space=space)
+        self._pacer.on_sent(packet.sent_time or 0.0, packet.sent_bytes if packet.in_flight else 0)
+
     def on_run_sent(self, run: SentRun, space: QuicPacketSpace) -> None:
         """Keep a run until all of it is acknowledged or lost. Its numbers are higher than all before."""
         self._runs.append(run)
         packets = run.stop - run.start
         space.ack_eliciting_in_flight += packets
         self._time_of_last_sent_ack_eliciting_packet = run.sent_time
-        self._cc.on_run_sent(now=run.sent_time, size=packets * run.packet_size)
+        size = packets * run.packet_size
+        self._cc.on_run_sent(now=run.sent_time, size=size)
+        self._pacer.on_sent(run.sent_time, size)
 
     # -- acknowledgements ----------------------------------------------------------------------------------
 
@@ -142,11 +151,14 @@ class Recovery(QuicPacketRecovery):
         space.largest_acked_packet = max(space.largest_acked_packet, largest)
         newest_number, newest_time = -1, 0.0
         eliciting = False
+        acknowledged = list(ack_rangeset)
         if space.is_application_data and self._given_up:
-            self._look_for_spurious(ack_rangeset, now, space)
+            self._look_for_spurious(acknowledged, now, space)
         numbers = list(space.sent_packets)  # in the order of sending, which is that of the numbers
         has_runs = space.is_application_data and bool(self._runs)
-        for acked in ack_rangeset:
+        oldest = min(numbers[:1] + ([self._runs[0].start] if has_runs else []), default=largest)
+        # Most ranges tell again what was told before; a remote may send thousands of them.
+        for acked in acknowledged[bisect_right(acknowledged, oldest, key=_stop_of) :]:
             first, end = bisect_left(numbers, acked.start), bisect_left(numbers, acked.stop)
             for number in numbers[first:end]:
                 packet = space.sent_packets.pop(number)
@@ -308,21 +320,24 @@ class Recovery(QuicPacketRecovery):
                 self._given_up.append((number, number + 1, packet.sent_time or 0.0))
         self._given_up.extend((run.start, run.stop, run.sent_time) for run in runs)
 
-    def _look_for_spurious(self, acked: RangeSet, now: float, space: QuicPacketSpace) -> None:
+    def _look_for_spurious(self, acked: Sequence[range], now: float, space: QuicPacketSpace) -> None:
         """Learn from packets that were declared lost and have arrived: they were only overtaken."""
         left: list[tuple[int, int, float]] = []
         for start, stop, sent_time in self._given_up:
+            if now - sent_time > GIVEN_UP_S:
+                continue
             at = start
-            for part in acked:
+            for part in acked[bisect_right(acked, start, key=_stop_of) :]:
+                if part.start >= stop:
+                    break
                 first, end = max(at, part.start), min(stop, part.stop)
-                if first < end:
-                    self._reordering.on_spurious(
-                        space.largest_acked_packet - first, now - sent_time - self._rtt_smoothed, now
-                    )
-                    self._cc.on_spurious_loss(now=now, packets=end - first)
-                    if at < first:
-                        left.append((at, first, sent_time))
-                    at = end
+                self._reordering.on_spurious(
+                    space.largest_acked_packet - first, now - sent_time - self._rtt_smoothed, now
+                )
+                self._cc.on_spurious_loss(now=now, packets=end - first)
+                if at < first:
+                    left.append((at, first, sent_time))
+                at = end
             if at < stop:
                 left.append((at, stop, sent_time))
         self._given_up.clear()

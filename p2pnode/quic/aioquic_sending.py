@@ -100,7 +100,8 @@ class SendingInRuns(HardenedConnection):
             or self._streams_blocked_pending
             or bool(self._retire_connection_ids)
             or max_data.value != max_data.sent
-            or max_streams.value != max_streams.sent
+            # Stock tells it only when half of them are used.
+            or max_streams.sent - max_streams.used < max_streams.value - max_streams.sent
             or not self._crypto_streams[ONE_RTT].sender.buffer_is_empty
             or not all(connection_id.was_sent for connection_id in self._host_cids)
         )
@@ -143,11 +144,11 @@ class SendingInRuns(HardenedConnection):
             if share > 0:
                 datagrams += self._build_from(stream, share, now)
         if datagrams:
-            pacer.on_sent(now, sum(map(len, datagrams)))
             others = [stream for stream in self._streams_queue if stream not in streams]
             self._streams_queue = [*others, *streams]  # whoever was served is last in the next turn
         self._pacing_at = pacer.next_send_time(now)
-        self.has_more_to_send = self._pacing_at is None and len(datagrams) == packets > 0 and room >= 2 * size
+        room = control.congestion_window - control.bytes_in_flight
+        self.has_more_to_send = self._pacing_at is None and len(datagrams) == packets > 0 and room >= size
         return datagrams
 
     def _build_from(self, stream: QuicStream, packets_max: int, now: float) -> list[bytes]:

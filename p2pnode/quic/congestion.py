@@ -277,32 +277,41 @@ class Pacer(QuicPacketPacer):
         self._saved = 0.0  # bytes that may go at `_counted_at`
         self._counted_at = 0.0
         self._accruing = False
+        self._assumed = 0  # bytes of packets that the library is building: their sizes come with `on_sent`
 
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
         """Follow a new window (bytes) or round trip time (seconds)."""
-        if smoothed_rtt < config.PACING_RTT_MIN_S:
-            self._rate = None
-            return
+        smoothed_rtt = max(smoothed_rtt, config.PACING_RTT_MIN_S)
         was_paced = self._rate is not None
         gain = config.PACING_GAIN_SLOW_START if self._control.in_slow_start else config.PACING_GAIN
         self._rate = rate = gain * congestion_window / smoothed_rtt
         size = self._control.datagram_size
-        most = config.PACING_BURST_PACKETS * size
+        most = self._burst_max
         least = max(2 * size, min(congestion_window / 4, config.PACING_BURST_PACKETS_MIN * size))
         self._burst = min(max(rate * config.PACING_BURST_S, least), most)
         self._saved_max = min(max(rate * config.PACING_CATCH_UP_S, self._burst), most)
         self._saved = min(self._saved, self._saved_max) if was_paced else self._saved_max
 
+    @property
+    def _burst_max(self) -> int:
+        """What goes at once at most: the other side shall have something to do while we make the next one."""
+        size = self._control.datagram_size
+        return max(2 * size, min(config.PACING_BURST_PACKETS * size, config.PACING_BURST_BYTES))
+
     def burst_bytes(self, now: float) -> int:
         """How many bytes may go now: 0, or at least one datagram."""
         if self._rate is None:
-            return config.PACING_BURST_PACKETS * self._control.datagram_size
+            return self._burst_max
         self._count(now)
         return 0 if self._accruing else max(int(self._saved), self._control.datagram_size)
 
     def on_sent(self, now: float, size: int) -> None:
-        """So many bytes went. More than were allowed (an ACK is never held back) delay the next burst."""
-        if self._rate is not None:
+        """So many bytes in flight went: 0 for packets that only acknowledge, which are never held back.
+
+        More than were allowed delay the next burst.
+        """
+        self._assumed = 0
+        if self._rate is not None and size:
             self._count(now)
             self._saved = max(self._saved - size, -self._saved_max)
             self._accruing = self._accruing or self._saved < self._control.datagram_size
@@ -312,11 +321,14 @@ class Pacer(QuicPacketPacer):
         if self._rate is None:
             return None
         self._count(now)
-        return now + (self._burst / 2 - self._saved) / self._rate if self._accruing else None
+        left = self._saved - self._assumed
+        if self._accruing or (self._assumed and left < self._control.datagram_size):
+            return now + (self._burst / 2 - left) / self._rate
+        return None
 
     def update_after_send(self, now: float) -> None:
-        """A packet went, full most likely."""
-        self.on_sent(now, self._control.datagram_size)
+        """The library has built a packet, full perhaps: it asks whether it may build another before it sends."""
+        self._assumed += self._control.datagram_size
 
     def _count(self, now: float) -> None:
         assert self._rate is not None

@@ -7,9 +7,10 @@ import os
 import pytest
 import trio
 
+from p2pnode import config
 from p2pnode.quic import ConnectionStatistics
 from p2pnode.testing.network import LinkProfile, Network
-from tests.quic.endpoints import connected, receive_all, send_and_finish
+from tests.quic.endpoints import connected, receive_all, send_and_finish, streams
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -79,3 +80,16 @@ async def test_Q27_handshakes_under_30_percent_loss(autojump_clock: Clock, seed:
     began_at = trio.current_time()
     await transfer(LinkProfile(delay_s=0.02, loss=0.3, loss_run_max=3), 1000, seed)
     assert trio.current_time() - began_at < 20
+
+
+async def test_both_ways_at_once_share_a_narrow_link(autojump_clock: Clock) -> None:
+    """Each side acknowledges what the other sends, a thousand times a second, beside what it sends itself."""
+    profile = LinkProfile(delay_s=0.02, rate_bytes_per_s=1_250_000)
+    size = 3 * config.MIB
+    async with Network(profile=profile) as network, streams(network) as (ours, theirs):
+        began_at = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for one, other in ((ours, theirs), (theirs, ours)):
+                nursery.start_soon(send_and_finish, one, os.urandom(size))
+                nursery.start_soon(receive_all, other)
+        assert trio.current_time() - began_at < 2.5 * size / 1_250_000
