@@ -2,13 +2,17 @@
 
 ::
 
-    udp ───── endpoint ── router          which connection is a datagram for? (sync, takes nobody's word)
+    udp ───── endpoint ── router                  which connection is a datagram for? (sync, takes nobody's word)
                  │
-             connection ── stream         one task drives a connection; streams are what applications hold
+    inbox ── connection ── stream_table ── stream  one task drives a connection; applications hold streams
                  │
-          aioquic_internals               the protocol engine, sans IO, hardened
+           aioquic_batches                        the engine, sans IO: packets of a transfer go by runs …
+                 │
+          aioquic_internals                       … all others aioquic's own way, one by one, hardened
 
-`credentials` says who we are and whom we trust.
+Beside the engine, pure: `congestion` says how fast to send, `path_mtu` how large datagrams may be,
+`receive_window` and `send_buffer` what is held. `credentials` says who we are and whom we trust, `options` what
+an endpoint can be told.
 """
 
 from p2pnode.quic.connection import Connection

@@ -1,9 +1,9 @@
-"""The only place that knows aioquic's private names: a `QuicConnection` that a hostile peer cannot hurt.
+"""A `QuicConnection` that a hostile peer cannot hurt.
 
 Stock aioquic 1.7.2 can be made to hold 256 MiB by 315 bytes, to raise out of its entry points, to believe
 acknowledgements of packets it never sent, and it has neither back-pressure nor TLS exporter. Each override
-below answers one such finding and says which. `tests/quic/test_aioquic_internals.py` fails when one of the
-names used here vanishes.
+below answers one such finding and says which. Private names of aioquic are used only here and in the other
+modules called `aioquic_…`; `tests/quic/test_aioquic_internals.py` fails when one of them vanishes.
 
 What escapes in spite of all this, `guard` stops.
 """
