@@ -180,8 +180,10 @@ UPLOAD_READ_AHEAD: Final = (
 )  # pieces read and hashed in one hop to a thread, one hop ahead of the network
 UPLOAD_MEMORY_MAX: Final = (
     128 * MIB
-)  # of pieces read and not yet sent, for all requests; more are answered BUSY
-UPLOAD_MEMORY_PER_NODE_MAX: Final = 16 * MIB  # the same for the requests of one node
+)  # of pieces read and not yet acknowledged, for all requests; more are answered BUSY
+UPLOAD_MEMORY_PER_NODE_MAX: Final = (
+    REQUESTS_PER_SOURCE * (PIECE_LENGTH_MAX + CHUNK_SIZE)
+)  # the same for those of one node: a download's, for a piece of the largest each, and the ends of those before
 EVENTS_QUEUED_MAX: Final = 4096  # events a subscriber may leave unread before only outcomes reach it
 REQUEST_TIMEOUT_S: Final = 15.0  # a small question; longer than the idle timeout, which tells more
 BYE_TIMEOUT_S: Final = 1.0  # for telling everybody that we leave

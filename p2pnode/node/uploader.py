@@ -32,6 +32,7 @@ from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.node.rate_limits import Throttle, Throttles
 from p2pnode.node.sharing import Shares
+from p2pnode.node.transfer import pieces_in
 from p2pnode.node.uploads import Uploads, UploadTask
 from p2pnode.storage import PieceData
 from p2pnode.torrent import Metainfo
@@ -66,14 +67,27 @@ def batches(ranges: PieceRanges, piece_length: int) -> Iterator[list[int]]:
     """Group the pieces so that one hop to a thread reads about `UPLOAD_READ_AHEAD` bytes."""
     count = max(1, config.UPLOAD_READ_AHEAD // piece_length)
     batch: list[int] = []
-    for first, length in ranges:
-        for piece in range(first, first + length):
-            batch.append(piece)
-            if len(batch) == count:
-                yield batch
-                batch = []
+    for piece in pieces_in(ranges):
+        batch.append(piece)
+        if len(batch) == count:
+            yield batch
+            batch = []
     if batch:
         yield batch
+
+
+def memory_of(ranges: PieceRanges, metainfo: Metainfo) -> int:
+    """Bytes that a request holds at most, if it asks for so much.
+
+    A batch that is being sent, the next, and a part of the one before, of which a byte is not acknowledged.
+    """
+    enough = 2 * max(config.UPLOAD_READ_AHEAD, metainfo.piece_length) + config.CHUNK_SIZE
+    size = 0
+    for piece in pieces_in(ranges):
+        size += max(config.BLOCK_SIZE, metainfo.piece(piece).length)  # a tiny one is not for nothing either
+        if size >= enough:
+            return enough
+    return size
 
 
 Part = tuple[bytes | memoryview, int]
@@ -82,13 +96,15 @@ Part = tuple[bytes | memoryview, int]
 
 def chunk_parts(piece: int, data: PieceData, first_block: int) -> Iterator[Part]:
     """What a piece is sent as, from a block on: for each chunk its frame and the piece's hashes, then its bytes."""
-    view = memoryview(data.data)
     hashes = data.block_hashes
-    for offset in range(first_block * config.BLOCK_SIZE, len(view), config.CHUNK_SIZE):
-        part = view[offset : offset + config.CHUNK_SIZE]
-        yield frame(FileChunk(piece, offset, len(part), len(hashes) // 32)) + hashes, 0
-        yield part, len(part)
-        hashes = b""
+    skipped, start = first_block * config.BLOCK_SIZE, 0
+    for part in data.parts:
+        end = start + len(part)
+        if rest := memoryview(part)[max(0, skipped - start) :]:
+            yield frame(FileChunk(piece, end - len(rest), len(rest), len(hashes) // 32)) + hashes, 0
+            yield rest, len(rest)
+            hashes = b""
+        start = end
 
 
 def batch_parts(batch: Batch, first_block: int) -> Iterator[Part]:
@@ -173,6 +189,24 @@ class _Sending:
         return self._scope
 
 
+class _Memory:
+    """What is set aside for one request, in the books of all."""
+
+    def __init__(self, held_by: Counter[bytes], node_id: bytes, size: int) -> None:
+        self._held_by = held_by
+        self._node_id = node_id
+        self._size = size
+        held_by[node_id] += size
+
+    def keep(self, size: int) -> None:
+        """Give back all that is beyond `size`."""
+        size = min(size, self._size)
+        self._held_by[self._node_id] -= self._size - size
+        self._size = size
+        if not self._held_by[self._node_id]:
+            del self._held_by[self._node_id]
+
+
 class Uploader:
     """Serves `FileRequest`s out of what is shared here."""
 
@@ -201,7 +235,7 @@ class Uploader:
         check_request(request, shared.metainfo)
         started = trio.current_time()
         throttle = self._throttles.upload(link.node_id)
-        with self._memory_for(link.node_id, request, shared.metainfo):
+        with self._memory_for(link.node_id, request, shared.metainfo) as memory:
             metainfo = shared.metainfo.encode() if request.metainfo else b""
             response = FileResponse(request.file_id, True, shared.metainfo.size, len(metainfo))
             sending = _Sending(stream)
@@ -211,7 +245,7 @@ class Uploader:
                 return
             try:
                 with self._uploads.request(link, shared) as task:
-                    sent = await self._transfer(stream, sending, request, throttle, task)
+                    sent = await self._transfer(stream, sending, request, throttle, task, memory)
             except (
                 RemoteProtocolError
             ) as error:  # there is no room for an `Error` between chunks, or after the end
@@ -234,18 +268,16 @@ class Uploader:
         )
 
     @contextmanager
-    def _memory_for(self, node_id: bytes, request: FileRequest, metainfo: Metainfo) -> Iterator[None]:
-        """Set aside what a request holds: a batch that is being sent, and the next. `Busy` where there is no room."""
-        size = 2 * max(config.UPLOAD_READ_AHEAD, metainfo.piece_length) if request.ranges else 0
+    def _memory_for(self, node_id: bytes, request: FileRequest, metainfo: Metainfo) -> Iterator[_Memory]:
+        """Set aside what a request may hold. `Busy` where there is no room."""
+        size = memory_of(request.ranges, metainfo)
         if size and not self._has_room(node_id, size):
             raise Busy("too many transfers at once", retry_after_s=1.0)
-        self._held_by[node_id] += size
+        memory = _Memory(self._held_by, node_id, size)
         try:
-            yield
+            yield memory
         finally:
-            self._held_by[node_id] -= size
-            if not self._held_by[node_id]:
-                del self._held_by[node_id]
+            memory.keep(0)
 
     def _has_room(self, node_id: bytes, size: int) -> bool:
         """Whoever has nothing yet may use what is kept back from those who do."""
@@ -262,8 +294,12 @@ class Uploader:
         request: FileRequest,
         throttle: Throttle,
         task: UploadTask,
+        memory: _Memory,
     ) -> int:
-        """Send the chunks and the end, and wait until the requester has ended his side; return the bytes sent."""
+        """Send the chunks and the end, and wait until the requester has ended his side; return the bytes sent.
+
+        The memory is given back as soon as no piece is held, for his next request may come together with his end.
+        """
         async with open_flat_nursery() as nursery:
             acknowledged = trio.Event()
 
@@ -273,6 +309,7 @@ class Uploader:
 
             nursery.start_soon(read_acks)
             sent = await self._send_pieces(sending, request, throttle, task)
+            memory.keep(config.CHUNK_SIZE)  # the last part, until he has acknowledged all of it
             with task.doing(Activity.FINISHING):
                 await sending.send(frame(FileTransferComplete(sent)))
                 await stream.send_eof()

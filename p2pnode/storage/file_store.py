@@ -13,7 +13,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from p2pnode.config import BLOCK_SIZE, CHECKPOINT_BYTES, CHECKPOINT_INTERVAL_S, METAINFO_SIZE_MAX
+from p2pnode.config import BLOCK_SIZE, CHECKPOINT_BYTES, CHECKPOINT_INTERVAL_S, CHUNK_SIZE, METAINFO_SIZE_MAX
 from p2pnode.errors import (
     HashMismatch,
     InvalidData,
@@ -166,13 +166,17 @@ class FileStore:
             self.times.disk,
             self._files.borrow(described.file_index) as fd,
         ):
-            data = read_at(fd, described.length, described.offset)
+            end = described.offset + described.length
+            parts = tuple(
+                read_at(fd, min(CHUNK_SIZE, end - at), at) for at in range(described.offset, end, CHUNK_SIZE)
+            )
         with self.times.hashing:
-            hashes = block_hashes(data)
-            is_right = len(data) == described.length and self.metainfo.check_block_hashes(piece, hashes)
+            hashes = b"".join(map(block_hashes, parts))
+            is_whole = sum(map(len, parts)) == described.length
+            is_right = is_whole and self.metainfo.check_block_hashes(piece, hashes)
         if not is_right:
             raise SourceChanged(f"piece {piece} of {os.fspath(self.path)!r} is no longer what it was")
-        return PieceData(hashes, data)
+        return PieceData(hashes, parts)
 
     # -- writing -------------------------------------------------------------------------------------------
 

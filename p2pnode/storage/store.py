@@ -15,10 +15,13 @@ from p2pnode.torrent.metainfo import Metainfo
 
 @dataclass(frozen=True, slots=True)
 class PieceData:
-    """A verified piece: the hashes of its blocks (32 bytes for each 16 KiB) and its bytes."""
+    """A verified piece: the hashes of its blocks (32 bytes for each 16 KiB) and its bytes.
+
+    They come in parts of `CHUNK_SIZE`, the last one perhaps shorter: who holds one of them does not hold all.
+    """
 
     block_hashes: bytes
-    data: bytes
+    parts: tuple[bytes, ...]
 
 
 class Store(Protocol):

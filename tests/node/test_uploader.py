@@ -16,7 +16,7 @@ from p2pnode.errors import StreamReset
 from p2pnode.node.events import UploadFinished
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.peer_link import CloseCode, PeerLink
-from p2pnode.node.uploader import SMALL_PART, batches, chunk_parts, joined
+from p2pnode.node.uploader import SMALL_PART, batches, chunk_parts, joined, memory_of
 from p2pnode.storage import PieceData
 from p2pnode.testing.nodes import PORT
 from p2pnode.torrent.merkle import block_hashes
@@ -33,8 +33,15 @@ from p2pnode.wire.communication import (
 from p2pnode.wire.framing import FrameDecoder, frame
 from tests.node.conftest import SERVER, Swarm, Watched, write_random
 from tests.node.hand_made import Content, hand_made
+from tests.node.test_transfer import described
 
 BLOCK = config.BLOCK_SIZE
+
+
+def parts_of(content: bytes) -> tuple[bytes, ...]:
+    """As a store gives a piece."""
+    starts = range(0, len(content), config.CHUNK_SIZE)
+    return tuple(content[start : start + config.CHUNK_SIZE] for start in starts)
 
 
 @given(st.integers(0, 40), st.data())
@@ -47,7 +54,7 @@ def test_chunks_of_a_piece_are_whole_blocks_in_order_with_the_hashes_first(
     first_block = data.draw(st.integers(0, blocks - 1))
     decoder = FrameDecoder()
     expected = first_block * BLOCK
-    parts = list(chunk_parts(7, PieceData(block_hashes(content), content), first_block))
+    parts = list(chunk_parts(7, PieceData(block_hashes(content), parts_of(content)), first_block))
     assert sum(of_file for _, of_file in parts) == size - expected
     decoder.feed(b"".join(data for data, _ in parts))
     hashes = block_hashes(content)
@@ -214,7 +221,8 @@ async def test_Q13_one_node_cannot_make_us_hold_more_than_its_share(
             for stream in streams:
                 nursery.start_soon(take, stream)
     refused = [answer for answer in answers if isinstance(answer, Error)]
-    assert 2 * config.UPLOAD_READ_AHEAD * (20 - len(refused)) <= config.UPLOAD_MEMORY_PER_NODE_MAX
+    assert 0 < len(refused) < 20
+    assert 3 * config.UPLOAD_READ_AHEAD * (20 - len(refused)) <= config.UPLOAD_MEMORY_PER_NODE_MAX
     assert {(answer.code, answer.retryable) for answer in refused} == {(ErrorCode.BUSY, True)}
 
 
@@ -246,6 +254,36 @@ async def test_a_requester_may_say_the_same_progress_again(autojump_clock: MockC
             await stream.send(FileChunkAck(claim))
         await stream.send_eof()
         assert (await server.wait_for(UploadFinished)).bytes_sent == 4 * BLOCK
+
+
+def test_a_request_is_set_down_for_what_it_can_hold_and_a_download_has_room_for_its_requests() -> None:
+    largest = described(bytes(2 * config.PIECE_LENGTH_MAX + 5 * BLOCK), config.PIECE_LENGTH_MAX)
+    assert memory_of((), largest) == 0
+    assert memory_of(((2, 1),), largest) == 5 * BLOCK
+    assert memory_of(((0, 1),), largest) == config.PIECE_LENGTH_MAX
+    assert memory_of(((0, 3),), largest) == 2 * config.PIECE_LENGTH_MAX + 5 * BLOCK
+    small = described(bytes(config.MIB), BLOCK)
+    assert memory_of(((0, 4), (5, 1)), small) == 5 * BLOCK
+    assert memory_of(((0, 64),), small) == config.MIB
+    at_once = config.REQUESTS_PER_SOURCE * memory_of(((0, 1),), largest)
+    assert at_once <= config.UPLOAD_MEMORY_PER_NODE_MAX
+
+
+async def test_the_next_request_is_not_busy_because_the_last_one_was_not_ended_yet(
+    autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it was sent: its pieces are held no more, only the last part of each."""
+    for limit in ("UPLOAD_MEMORY_MAX", "UPLOAD_MEMORY_PER_NODE_MAX"):
+        monkeypatch.setattr(config, limit, 2 * config.UPLOAD_READ_AHEAD + 3 * config.CHUNK_SIZE)
+    async with asking(swarm, 200 * BLOCK) as (_, link, content):
+        for _ in range(3):
+            stream = await link.request()
+            await stream.send(FileRequest(content.file_id, ((0, 200),)))
+            assert isinstance(await stream.receive(), FileResponse)
+            assert await taken(stream) == content.data
+        stream = await link.request()
+        await stream.send(FileRequest(content.file_id, ((0, 200),)))
+        assert isinstance(await stream.receive(), Error)
 
 
 async def test_a_file_that_is_withdrawn_in_the_middle_is_not_found(

@@ -51,6 +51,10 @@ def metainfo_of(name: str, contents: dict[str, bytes] | bytes, piece_length: int
     )
 
 
+def bytes_of(piece: PieceData) -> bytes:
+    return b"".join(piece.parts)
+
+
 class Source:
     """A shared file or tree at `directory/name`, and its pieces."""
 
@@ -74,7 +78,7 @@ class Source:
         return self.store.read_piece(index)
 
     def block(self, piece: int, block: int) -> bytes:
-        return self.piece(piece).data[block * BLOCK_SIZE : (block + 1) * BLOCK_SIZE]
+        return bytes_of(self.piece(piece))[block * BLOCK_SIZE : (block + 1) * BLOCK_SIZE]
 
     def give_block(self, store: FileStore, piece: int, block: int) -> bool:
         assert store.begin_piece(piece, self.piece(piece).block_hashes)
@@ -89,7 +93,7 @@ class Source:
             assert store.begin_piece(index, piece.block_hashes)
             for first, count in missing:
                 store.write_blocks(
-                    index, first, piece.data[first * BLOCK_SIZE : (first + count) * BLOCK_SIZE]
+                    index, first, bytes_of(piece)[first * BLOCK_SIZE : (first + count) * BLOCK_SIZE]
                 )
                 given += count
         return given

@@ -63,7 +63,9 @@ def download(
         for first, count in store.missing_blocks(piece):
             assert store.begin_piece(piece, found.block_hashes)
             for block in range(first, first + count):
-                store.write_blocks(piece, block, found.data[block * BLOCK_SIZE : (block + 1) * BLOCK_SIZE])
+                store.write_blocks(
+                    piece, block, b"".join(found.parts)[block * BLOCK_SIZE : (block + 1) * BLOCK_SIZE]
+                )
                 acknowledge(piece, block)
         if piece % 2:
             store.checkpoint()

@@ -21,7 +21,9 @@ def main(source_path: Path, target: Path, metainfo: Metainfo) -> None:
         for first, count in store.missing_blocks(piece):
             assert store.begin_piece(piece, found.block_hashes)
             for block in range(first, first + count):
-                store.write_blocks(piece, block, found.data[block * BLOCK_SIZE : (block + 1) * BLOCK_SIZE])
+                store.write_blocks(
+                    piece, block, b"".join(found.parts)[block * BLOCK_SIZE : (block + 1) * BLOCK_SIZE]
+                )
                 sys.stdout.write(f"{piece} {block}\n")
                 sys.stdout.flush()
         if piece % 5 == 4:

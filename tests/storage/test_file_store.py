@@ -31,7 +31,7 @@ from p2pnode.storage import FileStore, StoreState, hash_path, peek_journal
 from p2pnode.storage.journal import Header
 from p2pnode.torrent.creation import TorrentVersion, create_metainfo
 from p2pnode.torrent.merkle import PieceHasherV1
-from tests.storage.content import PIECE, Source, hashed, metainfo_of, names_in, random_bytes
+from tests.storage.content import PIECE, Source, bytes_of, hashed, metainfo_of, names_in, random_bytes
 
 PROJECT = Path(__file__).parents[2]
 HIDDEN = ".data.p2pnode-part"
@@ -105,7 +105,7 @@ class TestShare:
         with pytest.raises(SourceChanged, match="piece 0"):
             source.piece(0)
         assert isinstance(source.data, bytes)
-        assert source.piece(1).data == source.data[PIECE : 2 * PIECE]
+        assert bytes_of(source.piece(1)) == source.data[PIECE : 2 * PIECE]
 
     def test_links_are_followed(self, source: Source, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(source.path)
@@ -114,7 +114,7 @@ class TestShare:
     def test_names_that_are_not_safe_elsewhere_are_found(self, tmp_path: Path) -> None:
         tree = Source(tmp_path / "s", {"a:b": 10, "con": 20}, "tree")
         assert [file.path for file in tree.metainfo.files] == [("a_b",), ("_con",)]
-        assert [tree.piece(i).data for i in (0, 1)] == [random_bytes(10, "a:b"), random_bytes(20, "con")]
+        assert [bytes_of(tree.piece(i)) for i in (0, 1)] == [random_bytes(10, "a:b"), random_bytes(20, "con")]
         store = FileStore.download(tree.metainfo, tmp_path / "copy")
         tree.give_pieces(store)
         store.publish()
@@ -139,7 +139,7 @@ class TestDownload:
         for index in range(metainfo.piece_count):
             piece = origin.read_piece(index)
             assert store.begin_piece(index, piece.block_hashes)
-            assert store.write_blocks(index, 0, piece.data)
+            assert store.write_blocks(index, 0, bytes_of(piece))
         assert store.publish() == target
         assert target.read_bytes() == data
         assert names_in(target.parent) == ["data"]
@@ -391,7 +391,7 @@ class TestResume:
         source.give_block(store, 0, 0)
         store.close()
         store = FileStore.download(source.metainfo, target)
-        assert store.write_blocks(0, 1, source.piece(0).data[BLOCK_SIZE:])
+        assert store.write_blocks(0, 1, bytes_of(source.piece(0))[BLOCK_SIZE:])
         store.close()
 
     def test_journals_stay_small(self, source: Source, target: Path) -> None:

@@ -14,7 +14,7 @@ from p2pnode.storage.block_map import BlockMap
 from p2pnode.storage.journal import Run, encode_checkpoint, encode_hashes, encode_run
 from p2pnode.storage.partial import Partial
 from p2pnode.storage.recovery import recover
-from tests.storage.content import PIECE, Source
+from tests.storage.content import PIECE, Source, bytes_of
 
 
 def begun(source: Source, target: Path, *records: bytes, blocks: int = 2) -> Partial:
@@ -24,7 +24,7 @@ def begun(source: Source, target: Path, *records: bytes, blocks: int = 2) -> Par
     for record in records:
         journal.append(record)
     fd = partial.open_part(0)
-    os.pwrite(fd, source.piece(0).data[: blocks * BLOCK_SIZE], 0)
+    os.pwrite(fd, bytes_of(source.piece(0))[: blocks * BLOCK_SIZE], 0)
     os.close(fd)
     return partial
 

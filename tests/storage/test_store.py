@@ -10,7 +10,7 @@ import pytest
 from p2pnode.config import BLOCK_SIZE
 from p2pnode.errors import HashMismatch, InvalidData, LocalProtocolError, NotFound
 from p2pnode.storage import FileStore, Store
-from tests.storage.content import PIECE, Source
+from tests.storage.content import PIECE, Source, bytes_of
 
 CONTENTS: dict[str, int | dict[str, int]] = {
     "file": 3 * PIECE + 40_000,
@@ -47,7 +47,7 @@ class TestStore:
         for index in range(origin.metainfo.piece_count):
             piece = origin.piece(index)
             assert store.begin_piece(index, piece.block_hashes)
-            assert store.write_blocks(index, 0, memoryview(piece.data))
+            assert store.write_blocks(index, 0, memoryview(bytes_of(piece)))
             assert store.read_piece(index) == piece
             assert store.missing_blocks(index) == ()
         assert store.have().is_complete
@@ -73,11 +73,11 @@ class TestStore:
         piece = origin.piece(index)
         last = origin.metainfo.piece(index).block_count - 1
         assert store.begin_piece(index, piece.block_hashes)
-        wrong = piece.data[:-1] + bytes([piece.data[-1] ^ 1])
+        wrong = bytes_of(piece)[:-1] + bytes([bytes_of(piece)[-1] ^ 1])
         with pytest.raises(HashMismatch, match=f"block {last} of piece {index} "):
             store.write_blocks(index, 0, wrong)
         assert store.missing_blocks(index) == ((0, last + 1),)
-        assert store.write_blocks(index, 0, piece.data)
+        assert store.write_blocks(index, 0, bytes_of(piece))
 
     def test_S7_duplicates_change_nothing(self, store: Store, origin: Source) -> None:
         piece = origin.piece(0)
@@ -86,7 +86,7 @@ class TestStore:
             assert store.begin_piece(0, piece.block_hashes)
             assert store.write_blocks(0, 0, origin.block(0, 0)) == whole
         for _ in range(3):
-            assert store.write_blocks(0, 0, piece.data)
+            assert store.write_blocks(0, 0, bytes_of(piece))
             assert store.begin_piece(0, piece.block_hashes)
         assert store.read_piece(0) == piece
 
@@ -97,7 +97,7 @@ class TestStore:
         assert store.begin_piece(index, piece.block_hashes)
         past = [
             (count, b"x"),
-            (0, piece.data + b"x"),
+            (0, bytes_of(piece) + b"x"),
             (count - 1, bytes(BLOCK_SIZE + 1)),
             (-1, b"x"),
             (0, b""),
@@ -111,7 +111,7 @@ class TestStore:
         piece = origin.piece(0)
         assert store.begin_piece(0, piece.block_hashes)
         with pytest.raises(InvalidData):
-            store.write_blocks(0, 0, piece.data[: min(len(piece.data), BLOCK_SIZE) - 1])
+            store.write_blocks(0, 0, bytes_of(piece)[: min(len(bytes_of(piece)), BLOCK_SIZE) - 1])
 
     @pytest.mark.parametrize("index", [-1, 1000])
     def test_S7_pieces_past_the_end_are_refused(self, store: Store, origin: Source, index: int) -> None:
