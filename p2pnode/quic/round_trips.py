@@ -11,7 +11,7 @@ RATE_INTERVAL_MIN_S: Final = 0.005  # acknowledgements come in clumps: a rate ov
 LOSS_SHARE_TOLERATED: Final = 0.05  # of a round trip's packets: radio and bad cables lose up to 2 % …
 LOSSES_TOLERATED: Final = 1  # … and in a small window one is a larger share than that
 QUEUE_SHARE: Final = 1 / 32  # of the shortest round trip: a longer delay is a queue …
-QUEUE_MIN_S: Final = 0.001  # … but scheduling alone varies by so much …
+QUEUE_MIN_S: Final = 0.005  # … but the turns of busy event loops vary by so much …
 QUEUE_PACKETS: Final = 4  # … and a burst of so many is not a queue on a slow path
 UNEXPLAINED_SHARE: Final = 1 / 8  # of the shortest round trip: a delay that smaller windows did not end
 SETTLING_ROUNDS: Final = 2  # until a round trip shows what a reduced window brought
@@ -102,9 +102,9 @@ class RoundTrips:
 
     @property
     def carried(self) -> float:
-        """Bytes that the path itself holds: its bandwidth-delay product, as far as it was used."""
+        """Bytes that the path itself, and the turns of two event loops, hold: as far as it was used."""
         path_rtt = self.path_rtt
-        return self.rate * path_rtt if path_rtt < inf else 0.0
+        return self.rate * max(path_rtt, QUEUE_MIN_S) if path_rtt < inf else 0.0
 
     @property
     def loses_too_much(self) -> bool:
