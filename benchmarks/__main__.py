@@ -98,6 +98,7 @@ class Bench:
                 tell(finding.to_json())
 
     def _measure_once(self, way: Way, place: Place, samples: list[Sample], where: str) -> None:
+        place.warm()
         try:
             sample = way.measure(place)
         except Failed as failure:

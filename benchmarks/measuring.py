@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from p2pnode.testing.machine_rates import warm_page_cache
+
 MB: Final = 1_000_000
 MIB: Final = 1024 * 1024
 PROJECT: Final = Path(__file__).resolve().parent.parent
@@ -98,6 +100,10 @@ class Place:
         past = time.time() - _PAST_S
         os.utime(self.source, (past, past))
         return digest.digest()
+
+    def warm(self) -> None:
+        """Have the memory touched that the target will need: all ways write into a page cache that is as warm."""
+        warm_page_cache(self.root, self.size)
 
     def check_target(self) -> None:
         """Every byte arrived, and nothing else. Removes it. `Failed`."""

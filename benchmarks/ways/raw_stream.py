@@ -5,56 +5,33 @@ The variant is the size of all datagrams, or `mtu` for what the path is found to
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from functools import partial
 
 import trio
 
 from benchmarks.pair import Offer, Order, run_pair, tell_ready
 from benchmarks.receipt import CHUNK_SIZE, Receipt
 from p2pnode import config
-from p2pnode.quic import Credentials, Endpoint, EndpointOptions, NodeKey, NoTrust, open_udp_socket
+from p2pnode.testing.stream_pair import give, open_end, take
 
-ALPN = "benchmark"
-SIZES = {"mtu": (config.DATAGRAM_SIZE, config.DATAGRAM_SIZE_MAX)}  # of datagrams: at first, and at most
+MTU = (config.DATAGRAM_SIZE, config.DATAGRAM_SIZE_MAX)  # bytes of datagrams: at first, and at most
 
 
-@asynccontextmanager
-async def an_endpoint(variant: str, port: int, credentials: Credentials) -> AsyncIterator[Endpoint]:
-    socket = await open_udp_socket(("127.0.0.1", port))
-    first, most = SIZES.get(variant) or (int(variant), int(variant))
-    options = EndpointOptions(alpns=[ALPN], datagram_size=first, datagram_size_max=most)
-    async with Endpoint(socket, credentials, options) as endpoint:
-        yield endpoint
-    socket.close()
+def sizes(variant: str) -> tuple[int, int]:
+    return MTU if variant == "mtu" else (int(variant), int(variant))
 
 
 async def serve(offer: Offer) -> None:
-    async with an_endpoint(
-        offer.variant, offer.port, Credentials.load(offer.certificate, offer.key)
-    ) as endpoint:
+    async with open_end(*sizes(offer.variant), offer.port) as endpoint:
         tell_ready()
-        connection = await endpoint.accept()
-        stream = await connection.accept_stream()
         with offer.source.open("rb", buffering=0) as file:
-            while data := file.read(CHUNK_SIZE):
-                await stream.send_all(data)
-        await stream.send_eof()
-        await connection.wait_closed()
+            await give(endpoint, iter(partial(file.read, CHUNK_SIZE), b""))
 
 
 async def fetch(order: Order) -> None:
     receipt = Receipt(order.target)
-    async with an_endpoint(order.variant, 0, Credentials.from_node_key(NodeKey.generate())) as endpoint:
-        connection = await endpoint.dial(
-            ("127.0.0.1", order.port), alpn=ALPN, server_name="127.0.0.1", trust=NoTrust()
-        )
-        async with await connection.open_stream() as stream:
-            receipt.begin()
-            await stream.send_all(b"x")
-            await stream.send_eof()
-            while data := await stream.receive_some():
-                receipt.write(data)
+    async with open_end(*sizes(order.variant)) as endpoint:
+        await take(endpoint, order.port, begin=receipt.begin, on_data=receipt.write)
         receipt.end()
 
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import IO, Final
 
 import click
 import trio
@@ -27,12 +27,17 @@ from p2pnode.cli.running import run
 from p2pnode.cli.swarm_nodes import environment, program
 from p2pnode.cli.units import rate_text, size_text
 from p2pnode.cli.verb import Verb
-from p2pnode.errors import NetworkError, StorageError
+from p2pnode.errors import NetworkError, StorageError, TimedOut
+from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.testing import machine_rates
+from p2pnode.torrent import printable
 
 ETHERNET: Final = 1452  # bytes of a datagram where no more than that gets through
 DISK_SIZE_MAX: Final = 256 * config.MIB  # written to measure a disk
+START_LIMIT_S: Final = 60.0  # for starting, hashing and handshakes of a measurement …
+RATE_MIN: Final = config.MIB  # … and bytes a second, below which it hangs
 _TICKET: Final = re.compile(r"p2pnode get (\S+)")
+_COMPLETED: Final = re.compile(r'(.*"fetch_completed".*)')
 
 
 @click.command(cls=Verb)
@@ -113,67 +118,87 @@ def _directory(parent: Path | None) -> Iterator[Path]:
         raise StorageError(f"cannot write in {parent or tempfile.gettempdir()}: {error.strerror}") from error
 
 
+@contextmanager
+def _time_limit(size: int) -> Iterator[None]:
+    """For a measurement that moves `size` bytes. `TimedOut` when it hangs."""
+    limit_s = START_LIMIT_S + size / RATE_MIN
+    with trio.move_on_after(limit_s) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise TimedOut(f"a process of this measurement hangs: it was not done in {limit_s:.0f} s")
+
+
 async def _stream(datagram_size_max: int, size: int) -> float:
     """Bytes a second of a bare stream between two processes."""
     command = [sys.executable, "-m", "p2pnode.testing.stream_pair"]
     limit = str(datagram_size_max)
-    async with _process([*command, "serve", limit, str(size)]) as lines:
-        port = await _first(lines, re.compile(r"(\d+)"))
-        async with _process([*command, "fetch", limit, port]) as answers:
-            received, seconds, _cpu = (await _first(answers, re.compile(r"(\d+ \S+ \S+)"))).split()
+    with _time_limit(size):
+        async with _child([*command, "serve", limit, str(size)]) as server:
+            port = await server.first(re.compile(r"(\d+)"))
+            async with _child([*command, "fetch", limit, port]) as client:
+                received, seconds = (await client.first(re.compile(r"(\d+ \S+)"))).split()
     return int(received) / float(seconds)
 
 
-@asynccontextmanager
-async def _process(
-    command: list[str], variables: Mapping[str, str] = MappingProxyType({})
-) -> AsyncIterator[AsyncIterator[str]]:
-    """A process that is ended with the block; what it prints, line by line."""
-    async with trio.open_nursery() as nursery:
-        process = await nursery.start(
-            partial(
-                trio.run_process,
-                command,
-                stdout=subprocess.PIPE,
-                capture_stderr=True,
-                env=environment() | dict(variables),
-                check=False,
-            )
+class _Child:
+    """A process of a measurement, heard by its lines."""
+
+    def __init__(self, process: trio.Process, errors: IO[bytes]) -> None:
+        self._process = process
+        self._errors = errors
+
+    async def first(self, wanted: re.Pattern[str]) -> str:
+        """The first line that is wanted: its first group. `NetworkError` when it ends before."""
+        assert self._process.stdout is not None
+        rest = ""
+        async for data in self._process.stdout:
+            *lines, rest = (rest + data.decode(errors="replace")).split("\n")
+            for line in lines:
+                if match := wanted.search(line):
+                    return match[1]
+        code = await self._process.wait()
+        raise NetworkError(f"a process of this measurement ended with {code}: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").splitlines()
+        return next(
+            (printable(line.strip(" |+-")) for line in reversed(lines) if line.strip(" |+-")), "no message"
         )
-        yield _lines(process)
-        nursery.cancel_scope.cancel()
 
 
-async def _lines(process: trio.Process) -> AsyncIterator[str]:
-    assert process.stdout is not None
-    rest = ""
-    async for data in process.stdout:
-        *lines, rest = (rest + data.decode(errors="replace")).split("\n")
-        for line in lines:
-            yield line
-
-
-async def _first(lines: AsyncIterator[str], wanted: re.Pattern[str]) -> str:
-    """The first line that is wanted: its first group."""
-    async for line in lines:
-        if match := wanted.search(line):
-            return match[1]
-    raise NetworkError("a process of this measurement ended too early")
+@asynccontextmanager
+async def _child(
+    command: list[str], variables: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[_Child]:
+    """A process that is ended with the block."""
+    with tempfile.TemporaryFile() as errors:
+        async with open_flat_nursery() as nursery:
+            process = await nursery.start(
+                partial(
+                    trio.run_process,
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    env=environment() | dict(variables),
+                    check=False,
+                )
+            )
+            yield _Child(process, errors)
+            nursery.cancel_scope.cancel()
 
 
 async def _get(directory: Path, size: int) -> float:
     """Bytes a second of `p2pnode get` from `p2pnode share`, as the former measures it."""
     source = directory / "source.bin"
     with source.open("wb") as file:
-        for start in range(0, size, config.MIB):
-            file.write(os.urandom(min(config.MIB, size - start)))
+        machine_rates.fill(file, size)
+    machine_rates.warm_page_cache(directory, size)
     state = {"XDG_STATE_HOME": str(directory / "state")}
-    async with _process(program("share", str(source)), state) as lines:
-        ticket = await _first(lines, _TICKET)
-        get = program("get", ticket, "-o", str(directory / "target.bin"), "--json")
-        async with _process(get, state) as events:
-            async for line in events:
-                event = json.loads(line)
-                if event["event"] == "fetch_completed":
-                    return size / float(event["seconds"])
-    raise NetworkError("the get of this measurement did not complete")
+    with _time_limit(size):
+        async with _child(program("share", str(source)), state) as share:
+            ticket = await share.first(_TICKET)
+            command = program("get", ticket, "-o", str(directory / "target.bin"), "--json")
+            async with _child(command, state) as get:
+                completed = json.loads(await get.first(_COMPLETED))
+    return size / float(completed["seconds"])

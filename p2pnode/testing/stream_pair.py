@@ -1,9 +1,9 @@
 """A stream between two processes of this machine, with nothing above QUIC: what the transport alone gives.
 
     python -m p2pnode.testing.stream_pair serve DATAGRAM_SIZE_MAX BYTES     prints its port, serves one stream
-    python -m p2pnode.testing.stream_pair fetch DATAGRAM_SIZE_MAX PORT      prints bytes, seconds and CPU seconds
+    python -m p2pnode.testing.stream_pair fetch DATAGRAM_SIZE_MAX PORT      prints bytes and seconds
 
-`p2pnode bench` runs both. The bytes come from memory and go nowhere.
+`p2pnode bench` runs both: the bytes come from memory and go nowhere. `give` and `take` are for other ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -26,44 +26,73 @@ CHUNK: Final = 256 * config.KIB
 
 
 @asynccontextmanager
-async def _endpoint(datagram_size_max: int) -> AsyncIterator[Endpoint]:
-    socket = await open_udp_socket((LOCALHOST, 0))
+async def open_end(datagram_size: int, datagram_size_max: int, port: int = 0) -> AsyncIterator[Endpoint]:
+    """An endpoint on this machine, whose datagrams begin with one size and grow to the other."""
+    socket = await open_udp_socket((LOCALHOST, port))
+    options = EndpointOptions(alpns=[ALPN], datagram_size=datagram_size, datagram_size_max=datagram_size_max)
     try:
-        options = EndpointOptions(
-            alpns=[ALPN],
-            datagram_size=min(datagram_size_max, config.DATAGRAM_SIZE),
-            datagram_size_max=datagram_size_max,
-        )
         async with Endpoint(socket, Credentials.from_node_key(NodeKey.generate()), options) as endpoint:
             yield endpoint
     finally:
         socket.close()
 
 
-async def serve(datagram_size_max: int, size: int) -> None:
-    """Give `size` bytes to the first who asks."""
-    async with _endpoint(datagram_size_max) as endpoint:
-        _say(endpoint.local_address[1])
-        connection = await endpoint.accept()
-        stream = await connection.accept_stream()
-        chunk = os.urandom(CHUNK)
-        for start in range(0, size, CHUNK):
-            await stream.send_all(chunk[: size - start])
+async def give(endpoint: Endpoint, parts: Iterable[bytes]) -> None:
+    """Give all parts to the first who asks, and wait until he has gone."""
+    connection = await endpoint.accept()
+    stream = await connection.accept_stream()
+    for part in parts:
+        await stream.send_all(part)
+    await stream.send_eof()
+    await connection.wait_closed()
+
+
+async def take(
+    endpoint: Endpoint, port: int, *, begin: Callable[[], None], on_data: Callable[[bytes], None]
+) -> None:
+    """Take all that the end at `port` gives; `begin` is called right before the request."""
+    connection = await endpoint.dial((LOCALHOST, port), alpn=ALPN, server_name=LOCALHOST, trust=NoTrust())
+    async with await connection.open_stream() as stream:
+        begin()
         await stream.send_eof()
-        await connection.wait_closed()
+        while data := await stream.receive_some():
+            on_data(data)
 
 
-async def fetch(datagram_size_max: int, port: int) -> None:
-    """Take all that comes, and say how long that took."""
-    async with _endpoint(datagram_size_max) as endpoint:
-        connection = await endpoint.dial((LOCALHOST, port), alpn=ALPN, server_name=LOCALHOST, trust=NoTrust())
-        async with await connection.open_stream() as stream:
-            began_at, cpu = time.perf_counter(), time.process_time()
-            await stream.send_eof()
-            received = 0
-            while data := await stream.receive_some():
-                received += len(data)
-            _say(received, time.perf_counter() - began_at, time.process_time() - cpu)
+async def _serve(datagram_size_max: int, size: int) -> None:
+    async with open_end(min(datagram_size_max, config.DATAGRAM_SIZE), datagram_size_max) as endpoint:
+        _say(endpoint.local_address[1])
+        await give(endpoint, _random_parts(size))
+
+
+def _random_parts(size: int) -> Iterator[bytes]:
+    chunk = os.urandom(CHUNK)
+    for start in range(0, size, CHUNK):
+        yield chunk[: size - start]
+
+
+class _Meter:
+    """Counts and times what comes, and drops it."""
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def begin(self) -> None:
+        self._began_at = time.perf_counter()
+
+    def count(self, data: bytes) -> None:
+        self.received += len(data)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began_at
+
+
+async def _fetch(datagram_size_max: int, port: int) -> None:
+    meter = _Meter()
+    async with open_end(min(datagram_size_max, config.DATAGRAM_SIZE), datagram_size_max) as endpoint:
+        await take(endpoint, port, begin=meter.begin, on_data=meter.count)
+        _say(meter.received, meter.seconds)
 
 
 def _say(*values: float) -> None:
@@ -73,4 +102,4 @@ def _say(*values: float) -> None:
 
 if __name__ == "__main__":
     role, first, second = sys.argv[1:]
-    trio.run(serve if role == "serve" else fetch, int(first), int(second))
+    trio.run(_serve if role == "serve" else _fetch, int(first), int(second))

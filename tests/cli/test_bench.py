@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from p2pnode.cli import bench
 from p2pnode.cli.bench import _conclusion
 from tests.cli.conftest import P2PNode
 
@@ -36,3 +37,24 @@ def test_a_directory_that_is_not_there_is_one_line(p2pnode: P2PNode, tmp_path: P
 @pytest.mark.parametrize(("disk", "said"), [(100e6, "disk"), (1000e6, "2.4 Gbit/s")])
 def test_what_is_slowest_is_named(disk: float, said: str) -> None:
     assert said in _conclusion({"disk": disk, "get": 90e6, "stream, 1452 bytes": 300e6})
+
+
+def test_a_process_that_fails_shows_its_last_words(p2pnode: P2PNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "ETHERNET", 5)  # no datagram is so small
+    result = p2pnode("bench", "--size", "1M")
+    assert result.code == 6
+    assert len(result.err.splitlines()) == 1
+    assert "ended with 1" in result.err
+    assert "Error: " in result.err
+
+
+def test_a_process_that_hangs_is_given_up(
+    p2pnode: P2PNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "START_LIMIT_S", 0.0)
+    monkeypatch.setattr(bench, "RATE_MIN", 1 << 40)
+    result = p2pnode("bench", "--size", "1M", "--dir", str(tmp_path))
+    assert result.code == 4
+    assert len(result.err.splitlines()) == 1
+    assert "hangs" in result.err
+    assert not list(tmp_path.iterdir())
