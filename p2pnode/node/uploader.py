@@ -137,7 +137,7 @@ class _Sending:
 
     def __init__(self, stream: MessageStream) -> None:
         self._stream = stream
-        self._handed_over = 0  # file bytes
+        self._handed_over = 0  # file bytes, those of the part under way included
         self._acknowledged = 0  # of them, by his last word
         self._renewed_at = 0  # as many were acknowledged when his time began anew
         self._scope = trio.CancelScope()  # of the last wait
@@ -154,13 +154,13 @@ class _Sending:
         self, part: bytes | memoryview, size: int, throttle: Throttle, task: UploadTask
     ) -> None:
         """Send a part, the `size` file bytes in it no faster than `throttle` allows."""
+        self._handed_over += size  # at once: where in a joined part they lie is not known
         start, position = 0, len(part) - size
         while start < len(part):
             end = min(len(part), position + (throttle.step or size))
             if throttle.step is not None:
                 with task.doing(Activity.RATE_CAPPED):
                     await throttle.take(end - position)
-            self._handed_over += end - position
             with task.doing(Activity.SENDING):
                 await self.send(part[start:end])
             start = position = end

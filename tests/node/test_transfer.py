@@ -154,7 +154,8 @@ async def test_pieces_come_in_chunks_of_any_number_of_blocks(
         await source.send(chunk(1, 0, 8, hashes=True), chunk(2, 0, 8, hashes=True))
         await source.send(chunk(3, 0, 1, hashes=True), chunk(3, 1, 2, hashes=False))
         assert await source.end(len(DATA)) == len(DATA)
-    assert [complete for _, _, complete in stored] == [False, True, True, True, False, True]
+    assert [piece for piece, _, complete in stored if complete] == [0, 1, 2, 3]
+    assert sum(size for _, size, _ in stored) == len(DATA)
     assert store.publish().read_bytes() == DATA
 
 
