@@ -19,6 +19,7 @@ from p2pnode.quic.configuration import Configuration, dialing_configuration, lis
 from p2pnode.quic.credentials import Credentials
 from p2pnode.quic.datagrams import Address, Burst, bursts_of
 from p2pnode.quic.options import EndpointOptions
+from p2pnode.quic.receive_window import ReceiveWindow
 
 DATAGRAM_SIZE: Final = 1452  # the most that a path of 1,500 bytes carries over IPv6
 WINDOW: Final = 16 * 1024 * 1024
@@ -102,6 +103,10 @@ class Ours(Stock):
     """Our class: over stock's ways in and out, or sending and taking in runs."""
 
     connection: HardenedConnection
+
+    def __init__(self, connection: HardenedConnection) -> None:
+        super().__init__(connection)
+        connection._receive_window = ReceiveWindow(WINDOW, growth_max=1)  # as large as the others'
 
     def take_in(self, data: bytes, size: int, address: Address, now: float) -> None:
         datagrams = [data[start : start + size] for start in range(0, len(data), size)]
@@ -189,10 +194,18 @@ def _stock_configuration(*, is_client: bool) -> QuicConfiguration:
 
 
 def _our_configuration(credentials: Credentials | None = None) -> Configuration:
-    options = EndpointOptions(alpns=[ALPN], datagram_size=DATAGRAM_SIZE, datagram_size_max=DATAGRAM_SIZE)
+    options = EndpointOptions(
+        alpns=[ALPN],
+        datagram_size=DATAGRAM_SIZE,
+        datagram_size_max=DATAGRAM_SIZE,
+        stream_receive_window=WINDOW,
+    )
     if credentials is None:
-        return dialing_configuration(options, alpn=ALPN, server_name=None)
-    return listening_configuration(options, credentials)
+        configuration = dialing_configuration(options, alpn=ALPN, server_name=None)
+    else:
+        configuration = listening_configuration(options, credentials)
+    configuration.max_data = WINDOW
+    return configuration
 
 
 def _qh3_connection(*, is_client: bool, chain: Sequence[bytes] = (), **more: bytes) -> Any:
