@@ -29,6 +29,7 @@ class BlockMap:
         self._metainfo = metainfo
         self.have = Bitfield(metainfo.piece_count)
         self.partial: dict[int, PieceProgress] = {}
+        self._whole_bytes = 0  # of the pieces in `have`
 
     def begin(self, piece: int, block_hashes: bytes) -> None:
         """The list of hashes of a piece is known. Nothing changes when it was known already."""
@@ -47,12 +48,18 @@ class BlockMap:
 
     def add_pieces(self, first: int, count: int) -> None:
         """Whole pieces are here."""
+        self._whole_bytes += sum(
+            self._metainfo.piece(piece).length
+            for piece in range(first, first + count)
+            if piece not in self.have
+        )
         self.have = self.have.adding(first, count)
         for piece in range(first, first + count):
             self.partial.pop(piece, None)
 
     def drop_pieces(self, pieces: range) -> None:
         """Nothing of these pieces is here."""
+        self._whole_bytes -= sum(self._metainfo.piece(piece).length for piece in pieces if piece in self.have)
         self.have = self.have.removing(pieces.start, len(pieces))
         for piece in pieces:
             self.partial.pop(piece, None)
@@ -84,8 +91,7 @@ class BlockMap:
     @property
     def bytes_here(self) -> int:
         """How many bytes are here, those of partly written pieces included."""
-        whole = sum(self._metainfo.piece(piece).length for piece in self.have)
-        return whole + sum(map(self._bytes_of_part, self.partial))
+        return self._whole_bytes + sum(map(self._bytes_of_part, self.partial))
 
     def _bytes_of_part(self, piece: int) -> int:
         length = self._metainfo.piece(piece).length
