@@ -10,9 +10,10 @@ from pathlib import Path
 
 import trio
 
+from p2pnode.config import PARTIAL_SUFFIX
 from p2pnode.storage.file_store import peek_journal
 from p2pnode.storage.journal import replay
-from p2pnode.storage.partial import journal_name
+from p2pnode.storage.partial import hidden_name, journal_name
 from tests.end_to_end.conftest import Served
 from tests.support.processes import Program, program
 
@@ -20,8 +21,12 @@ MIB = 1024 * 1024
 KILLS = 20
 
 
-def verified_bytes(target: Path) -> int:
-    """What the journal beside a target says is verified and written, counted by a reader of its own."""
+def verified_bytes(target: Path, source: Path) -> int:
+    """What a restart must find, counted by a reader of its own.
+
+    That is what the journal beside a target says is verified and written, and whole pieces that were written
+    when the process was killed, though it could not say so any more: their hashes tell.
+    """
     metainfo = peek_journal(target)
     if metainfo is None:
         return 0
@@ -35,6 +40,16 @@ def verified_bytes(target: Path) -> int:
         blocks |= {(piece, block) for block in progress.written}
     for run in found.suspects:
         blocks |= {(run.piece, block) for block in range(run.first_block, run.first_block + run.count)}
+    with (
+        (target.parent / hidden_name(target.name, PARTIAL_SUFFIX)).open("rb") as partial,
+        source.open("rb") as original,
+    ):
+        for index in range(metainfo.piece_count):
+            piece = metainfo.piece(index)
+            partial.seek(piece.offset)
+            original.seek(piece.offset)
+            if partial.read(piece.length) == original.read(piece.length):
+                blocks |= {(index, block) for block in range(piece.block_count)}
     return sum(min(16384, metainfo.piece(piece).length - block * 16384) for piece, block in blocks)
 
 
@@ -58,7 +73,7 @@ async def test_S1_kill_9_of_the_receiver_at_20_random_points(
     async with program("peer", *server.options, "--files-dir", source.parent, state=tmp_path / "p"):
         while kills < KILLS:
             target = tmp_path / f"fetched-{completions}.bin"
-            before = verified_bytes(target)
+            before = verified_bytes(target, source)
             get = ["get", "model.bin", *server.options, "-o", target, "--wait"]
             async with program(*get, state=tmp_path / "g") as running:
                 killed = await end_after(running, rng.uniform(0.0, 0.25))
@@ -132,7 +147,7 @@ async def test_a_partial_file_is_continued_from_another_peer_over_another_server
         await running.wait_for("fetch_progress")
         running.kill()
         await running.wait()
-    before = verified_bytes(target)
+    before = verified_bytes(target, source)
     assert 0 < before < source.stat().st_size
     server.program.kill()
     async with AsyncExitStack() as stack:
