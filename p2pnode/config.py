@@ -103,7 +103,9 @@ SLOW_START_WINDOW_MIN: Final = 64 * KIB  # below it no delay ends slow start: on
 SLOW_START_PACKETS_MIN: Final = 16  # the same in datagrams: with large ones, fewer make no steady stream
 CONGESTION_IDLE_S: Final = 2.0  # after nothing was in flight for so long, the window is found anew
 REORDERING_MEMORY_S: Final = 10.0  # how much packets are overtaken is believed for so long, then half of it
-STREAM_GAPS_MAX: Final = 1024  # missing parts of a stream, times its window's growth: full packets make 874
+STREAM_GAPS_MAX: Final = (
+    1024  # missing parts of one stream: full packets make 874 in its first window; linear work
+)
 CRYPTO_GAPS_MAX: Final = 64  # the same for the handshake, whose remote is not known yet
 ACK_PACKETS: Final = 64  # received and not acknowledged yet: acknowledge at once, not a millisecond later
 TAKE_IN_MAX: Final = 256  # datagrams between two looks at what they did: 240 tiny frames fit into each

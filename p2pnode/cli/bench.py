@@ -103,7 +103,7 @@ async def _bench(console: Console, size: int, parent: Path | None) -> None:
 
 def _conclusion(rates: dict[str, float]) -> str:
     """What a person should make of it."""
-    gigabits = rates["stream, 1452 bytes"] * 8 / 1e9
+    gigabits = min(rates["stream, 1452 bytes"], rates["get"]) * 8 / 1e9
     if rates["disk"] < 1.2 * rates["get"]:
         return "The disk is the limit: a faster one makes `get` faster."
     return f"A network of up to {gigabits:.1f} Gbit/s is the limit; beyond that, a core of this machine is."

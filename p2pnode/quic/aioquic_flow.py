@@ -123,7 +123,7 @@ class FlowControlledConnection(QuicConnection):
     def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
         """Stock keeps any number of gaps, and goes through all of them for each frame."""
         stream = super()._get_or_create_stream(frame_type, stream_id)
-        if len(stream.receiver._ranges) > config.STREAM_GAPS_MAX * self._receive_window.growth:
+        if len(stream.receiver._ranges) > config.STREAM_GAPS_MAX:
             raise QuicConnectionError(QuicErrorCode.INTERNAL_ERROR, frame_type, "too many gaps in a stream")
         return stream
 

@@ -41,9 +41,13 @@ class Inbox:
         return sum(len(burst.datagrams) for burst in self._bursts)
 
     def put(self, datagrams: list[bytes], address: Address) -> int:
-        """Keep a burst, which is the inbox's from now on. How many at its end found no room and are dropped."""
+        """Keep a burst, which is the inbox's from now on. How many are dropped: those at its end that find no
+        room, and those that are larger than any of ours, which hold frames for half a second of work."""
+        received = len(datagrams)
+        if max(map(len, datagrams)) > config.DATAGRAM_SIZE_MAX:
+            datagrams = [data for data in datagrams if len(data) <= config.DATAGRAM_SIZE_MAX]
         size = sum(map(len, datagrams))
-        dropped = 0
+        dropped = received - len(datagrams)
         while self.size + size + OVERHEAD * len(datagrams) > config.INBOX_SIZE_MAX:
             size -= len(datagrams.pop())
             dropped += 1

@@ -33,6 +33,16 @@ def test_bursts_of_one_path_become_one() -> None:
     assert inbox.take() == []
 
 
+def test_datagrams_larger_than_any_of_ours_are_dropped() -> None:
+    """One of 60,000 bytes holds 10,000 frames; each looks through all gaps of its stream."""
+    inbox = Inbox()
+    fits, too_large = bytes(config.DATAGRAM_SIZE_MAX), bytes(config.DATAGRAM_SIZE_MAX + 1)
+    assert inbox.put([too_large, fits, too_large], HERE) == 2
+    assert inbox.take() == [([fits], HERE, len(fits))]
+    assert inbox.put([too_large], HERE) == 1
+    assert not inbox
+
+
 def test_bursts_with_different_connection_ids_stay_apart() -> None:
     inbox = Inbox()
     inbox.put([packet(0, b"old id..")], HERE)
@@ -45,9 +55,10 @@ def test_bursts_with_different_connection_ids_stay_apart() -> None:
 
 def test_what_finds_no_room_is_dropped_at_the_end() -> None:
     inbox = Inbox()
-    fit = config.INBOX_SIZE_MAX // (60_000 + OVERHEAD)
-    assert inbox.put([bytes(60_000)] * (fit + 3), HERE) == 3
-    assert inbox.put([bytes(60_000)], HERE) == 1
+    size = config.DATAGRAM_SIZE_MAX
+    fit = config.INBOX_SIZE_MAX // (size + OVERHEAD)
+    assert inbox.put([bytes(size)] * (fit + 3), HERE) == 3
+    assert inbox.put([bytes(size)], HERE) == 1
     assert len(inbox) == fit
     assert inbox.put([b""], HERE) == 0
     while inbox:
