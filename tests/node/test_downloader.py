@@ -304,7 +304,7 @@ async def test_what_a_thread_stored_counts_though_its_request_was_cancelled_mean
     ):
         nursery.start_soon(downloading.downloader.run)
         await trio.sleep(4)
-        assert stored_by_hop[2] > 1
+        assert max(stored_by_hop) > 1
         assert downloading.downloader.bytes_by_source[dying.node_id] == downloading.store.bytes_stored
         assert downloading.downloader.bytes_done == downloading.store.bytes_stored
         downloading.sources.clear()
