@@ -281,16 +281,28 @@ async def test_a_piece_that_was_stored_without_a_word_is_not_asked_for(
 async def test_what_a_thread_stored_counts_though_its_request_was_cancelled_meanwhile(
     autojump_clock: MockClock, downloading: Downloading
 ) -> None:
-    """All of its hop, which holds several pieces in about half of the runs: tasks take turns by chance."""
+    """All of its hop, which holds several pieces."""
+    began_several = trio.Event()
+    stored_together: list[int] = []
 
     async def slow_disk(function: Callable[..., Any], *arguments: Any) -> Any:
+        runs = arguments[1] if len(arguments) > 1 else ()  # a checkpoint has none
+        if len(runs) > 1:
+            began_several.set()
         with trio.CancelScope(shield=True):
             await trio.sleep(1)
-        return function(*arguments)
+        before = len(downloading.store.have())
+        result = function(*arguments)
+        if len(runs) > 1:
+            stored_together.append(len(downloading.store.have()) - before)
+        return result
 
     async def dying_source(stream: MessageStream, request: Request) -> None:
-        with trio.move_on_at(2.5):  # in the middle of the third hop
-            await downloading.content.serving()(stream, request)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(downloading.content.serving(), stream, request)
+            await began_several.wait()
+            await trio.sleep(0.5)  # in the middle of that hop
+            nursery.cancel_scope.cancel()
         dying.links[0].connection.close()
 
     downloading.downloader = downloading.make(run_blocking=slow_disk)
@@ -299,7 +311,9 @@ async def test_what_a_thread_stored_counts_though_its_request_was_cancelled_mean
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(downloading.downloader.run)
-        await trio.sleep(4)
+        await began_several.wait()
+        await trio.sleep(2)
+        assert stored_together[0] > 1
         assert downloading.downloader.bytes_by_source[dying.node_id] == downloading.store.bytes_stored
         assert downloading.downloader.bytes_done == downloading.store.bytes_stored
         downloading.sources.clear()
