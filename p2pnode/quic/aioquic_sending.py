@@ -24,7 +24,6 @@ from p2pnode.quic.aioquic_packets import (
     header_masks,
 )
 from p2pnode.quic.aioquic_recovery import SentRun
-from p2pnode.quic.configuration import Configuration
 from p2pnode.quic.datagrams import Burst, bursts_of
 from p2pnode.quic.send_buffer import SendBuffer
 
@@ -35,19 +34,8 @@ ONE_RTT: Final = tls.Epoch.ONE_RTT
 class SendingInRuns(HardenedConnection):
     """A `HardenedConnection` that sends runs where it can."""
 
-    def __init__(
-        self,
-        configuration: Configuration,
-        *,
-        original_destination_connection_id: bytes | None = None,
-        retry_source_connection_id: bytes | None = None,
-    ) -> None:
-        super().__init__(
-            configuration,
-            original_destination_connection_id=original_destination_connection_id,
-            retry_source_connection_id=retry_source_connection_id,
-        )
-        self._held_back: set[QuicStream] = set()  # those whose data goes out in runs, not by the library
+    # Those whose data goes out in runs, not by the library, while that writes what it has to say.
+    _held_back: frozenset[QuicStream] = frozenset()
 
     def _is_plain(self) -> bool:
         """Whether nothing is going on that only the library knows how to treat."""
@@ -71,11 +59,11 @@ class SendingInRuns(HardenedConnection):
             return super().bursts_to_send(now)
         bursts: list[Burst] = []
         if has_other:
-            self._held_back = set(full)
+            self._held_back = frozenset(full)
             try:
                 bursts = super().bursts_to_send(now)
             finally:
-                self._held_back = set()
+                self._held_back = frozenset()
             if not self._is_plain():
                 return bursts
         else:
