@@ -19,6 +19,7 @@ All sizes are bytes of UDP payload.
 from __future__ import annotations
 
 from functools import lru_cache
+from math import inf
 from typing import Final
 
 SIZES: Final = (
@@ -43,7 +44,10 @@ LANDMARKS: Final = (
     8900,
     16_000,
 )  # tried upwards, before what lies between the last good and the first bad
-PROBES_MAX: Final = 3  # of one size: then the path does not carry it (RFC 8899 §5.1.2, MAX_PROBES)
+PROBES_MAX: Final = 3  # of one size: then the path does not carry it (RFC 8899 §5.1.2, MAX_PROBES) …
+CROWDED_PROBES_MAX: Final = (
+    12  # … but so many while others were lost too: a full queue drops large ones first
+)
 PROBE_TIMEOUT_S: Final = 15.0  # for a probe of which nothing is heard at all (§5.1.1, PROBE_TIMER)
 RAISE_INTERVAL_S: Final = 600.0  # until what the path did not carry is tried again (§5.1.1, PMTU_RAISE_TIMER)
 BLACK_HOLE_LOSSES: Final = 3  # losses of large packets in a row, each sent after the last was noticed
@@ -64,9 +68,12 @@ class PathMtu:
 
     __slots__ = (
         "_confirmed",
+        "_crowded_probes_lost",
         "_loss_seen_at",
         "_loss_size",
         "_losses",
+        "_noticed_loss_at",
+        "_probe_is_lost",
         "_probed",
         "_probed_at",
         "_probes_lost",
@@ -83,7 +90,10 @@ class PathMtu:
         self._raise_at: float | None = None  # while nothing is left to try
         self._probed: int | None = None  # index of the size that is being probed
         self._probed_at = 0.0
-        self._probes_lost = 0  # of the size that is next
+        self._probe_is_lost = False  # the last one, of which no conclusion was drawn yet
+        self._probes_lost = 0  # of the size that is next, alone
+        self._crowded_probes_lost = 0  # of the size that is next, among others
+        self._noticed_loss_at = -inf  # when anything but a probe was last found lost
         self._losses = 0  # of large packets in a row
         self._loss_size = 0  # the smallest of them
         self._loss_seen_at = 0.0
@@ -106,10 +116,11 @@ class PathMtu:
                 return None
             self._raise_at = None
             self._refused = len(self._sizes)
-        if self._probed is not None:
+        if self._probed is not None and not self._probe_is_lost:
             if now < self._probed_at + PROBE_TIMEOUT_S:
                 return None
-            self.on_probe_lost(self._sizes[self._probed])
+            self._probe_is_lost = True
+        self._conclude()
         candidate = self._candidate()
         if candidate == self._confirmed:
             self._raise_at = now + RAISE_INTERVAL_S
@@ -135,17 +146,29 @@ class PathMtu:
         """The path carried it: that size is in use from now on."""
         if self._is_awaited(size):
             self._confirmed = self._sizes.index(size)
-            self._probed = None
-            self._probes_lost = 0
+            self._forget_probes()
 
     def on_probe_lost(self, size: int) -> None:
-        """It was lost, perhaps because of its size."""
-        if self._is_awaited(size):
+        """It was lost, perhaps because of its size. What that means is told by what else is found lost with it."""
+        self._probe_is_lost |= self._is_awaited(size)
+
+    def _conclude(self) -> None:
+        """Count a lost probe, and give its size up when that was tried often enough."""
+        if self._probed is None or not self._probe_is_lost:
+            return
+        if self._noticed_loss_at >= self._probed_at:
+            self._crowded_probes_lost += 1
+        else:
             self._probes_lost += 1
-            if self._probes_lost == PROBES_MAX:
-                self._refused = self._sizes.index(size)
-                self._probes_lost = 0
-            self._probed = None
+        if self._probes_lost == PROBES_MAX or self._crowded_probes_lost == CROWDED_PROBES_MAX:
+            self._refused = self._probed
+            self._forget_probes()
+        self._probed, self._probe_is_lost = None, False
+
+    def _forget_probes(self) -> None:
+        """What is probed next is another size."""
+        self._probed, self._probe_is_lost = None, False
+        self._probes_lost = self._crowded_probes_lost = 0
 
     def _is_awaited(self, size: int) -> bool:
         return self._probed is not None and self._sizes[self._probed] == size
@@ -163,6 +186,7 @@ class PathMtu:
 
         Losses count once for all that was sent before the last of them was noticed: a burst is one loss.
         """
+        self._noticed_loss_at = now
         if not self._sizes[0] < size <= self.size or (self._losses and sent_at <= self._loss_seen_at):
             return
         self._loss_size = min(size, self._loss_size) if self._losses else size
@@ -186,6 +210,5 @@ class PathMtu:
             self._confirmed = 0
             self._refused = refused
             self._raise_at = None
-            self._probed = None
-            self._probes_lost = 0
+            self._forget_probes()
         self._losses = self._timeouts = 0

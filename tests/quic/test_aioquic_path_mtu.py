@@ -221,8 +221,9 @@ async def test_a_path_that_shrinks_in_mid_transfer_and_grows_again(
         assert narrow - 72 <= dialled.statistics.datagram_size <= narrow
         network.set_profile(*UP, slow)
         await trio.sleep(RAISE_INTERVAL_S)
-        await send(dialled, accepted, 1_000_000)
-        assert dialled.statistics.datagram_size == 16_000
+        with trio.fail_after(30):  # a queue that this very transfer keeps full drops most probes
+            while dialled.statistics.datagram_size < 16_000:
+                await send(dialled, accepted, 1_000_000)
 
 
 async def test_a_path_that_shrinks_under_many_small_messages(autojump_clock: Clock) -> None:

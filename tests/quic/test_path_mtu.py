@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from p2pnode.quic.path_mtu import (
     BLACK_HOLE_LOSSES,
     BLACK_HOLE_TIMEOUTS,
+    CROWDED_PROBES_MAX,
     PROBE_TIMEOUT_S,
     PROBES_MAX,
     RAISE_INTERVAL_S,
@@ -96,6 +97,18 @@ def test_a_size_is_refused_only_after_several_lost_probes() -> None:
     mtu.on_probe_acked(1452)
     assert mtu.size == 1452
     assert search(mtu, 1452)[:PROBES_MAX] == [8900] * PROBES_MAX  # losses of one size are not another's
+
+
+def test_a_probe_lost_among_packets_that_fit_hardly_speaks_against_its_size() -> None:
+    mtu = PathMtu(BASE, LARGEST)
+    for number in range(CROWDED_PROBES_MAX):
+        assert mtu.probe_due(number) == 1452
+        mtu.on_probe_sent(1452, number)
+        mtu.on_probe_lost(1452)
+        mtu.on_lost(BASE, number, number)
+    after = mtu.probe_due(CROWDED_PROBES_MAX)
+    assert after is not None
+    assert after < 1452
 
 
 def test_a_probe_of_which_nothing_is_heard_is_lost() -> None:
