@@ -4,17 +4,20 @@
 payload byte.
 """
 
-from p2pnode.swarm.commands import CancelRequest, Command, DropPeer, Finish, RequestPieces
+from p2pnode.swarm.commands import CancelRequest, Command, DropPeer, Finish, RequestPieces, ShortenRequest
 from p2pnode.swarm.download import Download, DownloadLimits
 from p2pnode.swarm.events import (
     BlockStored,
+    BytesWasted,
     DeadlinePassed,
     Event,
+    PeerComing,
     PeerHas,
     PeerId,
     PeerJoined,
     PeerLeft,
     PieceCorrupt,
+    PieceFailed,
     PieceVerified,
     RequestFailed,
     RequestFinished,
@@ -22,6 +25,7 @@ from p2pnode.swarm.events import (
 
 __all__ = [
     "BlockStored",
+    "BytesWasted",
     "CancelRequest",
     "Command",
     "DeadlinePassed",
@@ -30,13 +34,16 @@ __all__ = [
     "DropPeer",
     "Event",
     "Finish",
+    "PeerComing",
     "PeerHas",
     "PeerId",
     "PeerJoined",
     "PeerLeft",
     "PieceCorrupt",
+    "PieceFailed",
     "PieceVerified",
     "RequestFailed",
     "RequestFinished",
     "RequestPieces",
+    "ShortenRequest",
 ]

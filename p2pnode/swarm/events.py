@@ -12,13 +12,16 @@ from p2pnode.torrent.bitfield import Bitfield
 
 __all__ = [
     "BlockStored",
+    "BytesWasted",
     "DeadlinePassed",
     "Event",
+    "PeerComing",
     "PeerHas",
     "PeerId",
     "PeerJoined",
     "PeerLeft",
     "PieceCorrupt",
+    "PieceFailed",
     "PieceVerified",
     "RequestFailed",
     "RequestFinished",
@@ -30,10 +33,14 @@ PeerId = bytes
 
 @dataclass(frozen=True, slots=True)
 class PeerJoined:
-    """A peer can be asked from now on, and has these pieces. Said again, it has these and no others."""
+    """A peer can be asked from now on, and has these pieces. Said again, it has these and no others.
+
+    A near one is in our zone: what comes from it costs nothing scarce.
+    """
 
     peer: PeerId
     have: Bitfield
+    is_near: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,14 @@ class PeerHas:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerComing:
+    """A peer has asked somebody else for these pieces: it will have them soon, or say no more of them."""
+
+    peer: PeerId
+    pieces: Bitfield
+
+
+@dataclass(frozen=True, slots=True)
 class PeerLeft:
     """A peer can no longer be asked; all its requests are over."""
 
@@ -53,10 +68,18 @@ class PeerLeft:
 
 @dataclass(frozen=True, slots=True)
 class BlockStored:
-    """`length` bytes of a piece came from a peer and were written."""
+    """`length` bytes of a piece came from a peer, were not here yet, and were written."""
 
     peer: PeerId
     piece: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class BytesWasted:
+    """`length` file bytes came from a peer for nothing: they were here already, or nobody wanted them any more."""
+
+    peer: PeerId
     length: int
 
 
@@ -73,6 +96,16 @@ class PieceCorrupt:
     """A peer sent bytes of a piece that are not what their hash says."""
 
     peer: PeerId
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class PieceFailed:
+    """All of a piece was written and is not what its hash says; its blocks have no hashes that tell whose fault it is.
+
+    Nothing of it is here any more.
+    """
+
     piece: int
 
 
@@ -100,10 +133,13 @@ class DeadlinePassed:
 Event = (
     PeerJoined
     | PeerHas
+    | PeerComing
     | PeerLeft
     | BlockStored
+    | BytesWasted
     | PieceVerified
     | PieceCorrupt
+    | PieceFailed
     | RequestFinished
     | RequestFailed
     | DeadlinePassed

@@ -111,10 +111,17 @@ class PresenceResponse(_Message, frozen=True):
 
 
 class Have(_Message, frozen=True):
-    """Pieces that became available here: verified and written. Never answered."""
+    """News of a torrent that I have or fetch: pieces that I have now, verified and written. Never answered.
+
+    With `whole` that is all I have, and whatever I said before is void; the first word about a torrent on a link
+    has it. `coming` are pieces that I have asked somebody for. With `over` I neither have nor fetch it any more.
+    """
 
     file_id: FileId
-    ranges: PieceRanges
+    ranges: PieceRanges = ()
+    coming: PieceRanges = ()
+    whole: bool = False
+    over: bool = False
 
 
 class ConnectToMe(_Message, frozen=True):
@@ -150,7 +157,8 @@ class Bye(_Message, frozen=True):
 class FileAnnounce(_Message, frozen=True):
     """I have these pieces of this torrent.
 
-    No ranges means: no longer shared. A torrent of size 0 has no pieces, so without ranges it is shared.
+    No ranges means: no longer shared. A torrent of size 0 has no pieces, so without ranges it is shared; one that
+    is being fetched is announced before its first piece is there.
     """
 
     file_id: FileId
@@ -160,6 +168,7 @@ class FileAnnounce(_Message, frozen=True):
     have: PieceRanges = ()
     pieces_root: Root | None = None
     is_directory: bool = False
+    is_fetching: bool = False
 
 
 class FileAcknowledge(_Message, frozen=True):
@@ -204,13 +213,17 @@ class FindSources(_Message, frozen=True):
 
 
 class NodeItem(_Struct, frozen=True):
-    """A node that has something, and where to dial it."""
+    """A node that has something, and where to dial it.
+
+    Without ranges nothing is known of what it has; one that is fetching has what it says itself, over a link.
+    """
 
     node_id: NodeId
     addresses: Addresses
     file_id: FileId
     have: PieceRanges = ()
     zone: Word = ""
+    is_fetching: bool = False
 
 
 class Sources(_Message, frozen=True):
