@@ -107,6 +107,11 @@ class Downloader:
         return self._store.bytes_stored
 
     @property
+    def have(self) -> Bitfield:
+        """The pieces that are here, verified and written."""
+        return self._store.have()
+
+    @property
     def bottleneck(self) -> Bottleneck | None:
         """What limited the last second; None in the first one."""
         return self._diagnosis.bottleneck

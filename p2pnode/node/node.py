@@ -59,7 +59,7 @@ from p2pnode.quic import (
     open_udp_socket,
 )
 from p2pnode.storage import Catalogue
-from p2pnode.torrent import Ticket, TicketNode, TicketServer
+from p2pnode.torrent import Bitfield, Ticket, TicketNode, TicketServer
 from p2pnode.wire.communication import FileItem, NodeItem, PeerReport, PushReport
 
 OpenSocket = Callable[[Address], Awaitable[DatagramSocket]]
@@ -318,6 +318,13 @@ class Node:
     def offers(self, file_id: bytes) -> bool:
         """Whether we share this torrent."""
         return self._shares.by_id(file_id) is not None
+
+    def pieces(self, file_id: bytes) -> Bitfield | None:
+        """The pieces that are here, verified, of what is shared or being fetched; None of anything else."""
+        if (downloader := self._fetcher.active.get(file_id)) is not None:
+            return downloader.have
+        shared = self._shares.by_id(file_id)
+        return None if shared is None else shared.store.have()
 
     async def list_files(self, prefix: str = "", *, peer: str = "") -> list[FileItem]:
         """What the server knows; a server: what it knows itself.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
+import trio
 from trio.testing import MockClock
 
 from p2pnode.errors import NotFound, Refused
-from p2pnode.node.events import FileShared
+from p2pnode.node.events import FetchProgress, FileShared
 from p2pnode.testing.network import LinkProfile
 from tests.node.conftest import Swarm, eventually, write_random
 
@@ -139,3 +142,21 @@ async def test_only_an_operator_lists_a_peer_through_the_server(
     await listed(swarm, "of-peer.bin")
     with pytest.raises(Refused, match="operator"):
         await other.node.list_files(peer="10.0.1.1")
+
+
+async def test_a_node_tells_which_pieces_are_here(swarm: Swarm, autojump_clock: MockClock) -> None:
+    await swarm.start_server()
+    giver, taker = await swarm.start_peer(), await swarm.start_peer()
+    write_random(swarm.root / "model.bin", 5_000_000)
+    shared = await giver.node.share(swarm.root / "model.bin")
+    assert taker.node.pieces(shared.file_id) is None
+    swarm.network.set_profile("10.0.1.1", "10.0.1.2", LinkProfile(rate_bytes_per_s=1e6))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(taker.node.fetch, shared.metainfo, to=taker.files_dir))
+        await taker.wait_for(FetchProgress, 12)
+        here = taker.node.pieces(shared.file_id)
+        assert here is not None
+        assert 0 < len(here) < shared.metainfo.piece_count
+    complete = taker.node.pieces(shared.file_id)
+    assert complete is not None
+    assert complete.is_complete
