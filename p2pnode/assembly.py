@@ -11,11 +11,20 @@ from pathlib import Path
 
 import p2pnode
 from p2pnode.node.server_reference import ServerReference
-from p2pnode.quic import CertificateTrust, Credentials, Diagnostics, NoTrust, PinTrust, SystemTrust, Trust
+from p2pnode.quic import (
+    CertificateTrust,
+    Credentials,
+    Diagnostics,
+    Impairment,
+    NoTrust,
+    PinTrust,
+    SystemTrust,
+    Trust,
+)
 from p2pnode.storage import OnProgress, find_item, hash_files, hash_pieces_v1, verify_path
 from p2pnode.torrent import Metainfo, TorrentVersion, create_metainfo, piece_length_for
 
-__all__ = ["Diagnostics", "load_credentials", "server_reference", "torrent_of", "verify_path"]
+__all__ = ["Diagnostics", "Impairment", "load_credentials", "server_reference", "torrent_of", "verify_path"]
 
 
 def load_credentials(certificate: Path | None, key: Path | None) -> Credentials | None:

@@ -15,8 +15,8 @@ import click
 import platformdirs
 from click.core import ParameterSource
 
-from p2pnode.assembly import Diagnostics
-from p2pnode.cli.units import parse_rate, parse_size
+from p2pnode.assembly import Diagnostics, Impairment
+from p2pnode.cli.units import parse_duration, parse_fraction, parse_rate, parse_size
 from p2pnode.errors import ConfigError, StorageError
 from p2pnode.node.rate_limits import RateLimits
 
@@ -186,7 +186,19 @@ def _diagnostics(_context: click.Context, *, qlog: Path | None) -> Diagnostics:
     if qlog is not None:
         made_directory(qlog)
     batching = os.environ.get("P2PNODE_BATCH") != "0"
-    return Diagnostics(qlog, Path(keylog) if keylog else None, batching)
+    impairment = os.environ.get("P2PNODE_IMPAIR")
+    return Diagnostics(
+        qlog, Path(keylog) if keylog else None, batching, _impairment(impairment) if impairment else None
+    )
+
+
+def _impairment(text: str) -> Impairment:
+    """Read `20ms,1%`: how long each datagram waits before it leaves, and how many of them are lost."""
+    delay, _, loss = text.partition(",")
+    try:
+        return Impairment(parse_duration(delay), parse_fraction(loss or "0"))
+    except ConfigError as error:
+        raise ConfigError(f"P2PNODE_IMPAIR: {error}") from None
 
 
 def made_directory(path: Path) -> Path:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import Final
 
 from p2pnode.errors import ConfigError
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGTP]?)(I?B)?", re.IGNORECASE | re.ASCII)
 _BITS: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)bit", re.ASCII)
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s)?", re.ASCII)
+_FRACTION: Final = re.compile(r"(\d+(?:\.\d+)?)(%)?", re.ASCII)
 _PREFIXES: Final = "KMGTP"
 
 
@@ -38,6 +41,23 @@ def parse_rate(text: str) -> float | None:
             f"{text!r} is no rate: write 500k, 10MB, 1.5MiB or 100Mbit (a second), or unlimited"
         ) from None
     return rate or None
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `20ms`, `1.5s` or `0.02`; ConfigError otherwise."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"{text!r} is no duration: write 20ms, 1.5s or 0.02 (seconds)")
+    return float(match[1]) / (1000 if match[2] == "ms" else 1)
+
+
+def parse_fraction(text: str) -> float:
+    """0 … 1 of `1.5%` or `0.015`; ConfigError otherwise."""
+    match = _FRACTION.fullmatch(text.strip())
+    fraction = float(match[1]) / (100 if match[2] else 1) if match else inf
+    if fraction > 1:
+        raise ConfigError(f"{text!r} is no fraction: write 1.5% or 0.015")
+    return fraction
 
 
 def _power(prefix: str) -> int:

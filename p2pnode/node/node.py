@@ -56,6 +56,7 @@ from p2pnode.quic import (
     Diagnostics,
     Endpoint,
     EndpointOptions,
+    ImpairedSocket,
     open_udp_socket,
 )
 from p2pnode.storage import Catalogue
@@ -160,6 +161,9 @@ class Node:
                 self.certificate_pin = credentials.pin
                 udp_socket = await self._open_socket(self._listen)
                 stack.callback(udp_socket.close)
+                if self._diagnostics.impairment is not None:
+                    impaired = ImpairedSocket(udp_socket, self._diagnostics.impairment, self._rng)
+                    udp_socket = await stack.enter_async_context(impaired)
                 self._socket_hint = udp_socket.hint
                 self._endpoint = await stack.enter_async_context(
                     Endpoint(

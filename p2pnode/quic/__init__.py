@@ -38,6 +38,7 @@ from p2pnode.quic.datagrams import (
     resolve,
 )
 from p2pnode.quic.endpoint import Endpoint, EndpointStatistics
+from p2pnode.quic.impairment import ImpairedSocket, Impairment
 from p2pnode.quic.lifecycle import ConnectionStatistics, Role
 from p2pnode.quic.options import Diagnostics, EndpointOptions
 from p2pnode.quic.send_clock import SendClock, SendLimit
@@ -56,6 +57,8 @@ __all__ = [
     "Endpoint",
     "EndpointOptions",
     "EndpointStatistics",
+    "ImpairedSocket",
+    "Impairment",
     "NoTrust",
     "NodeIdTrust",
     "NodeKey",

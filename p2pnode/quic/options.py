@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2pnode import config
+from p2pnode.quic.impairment import Impairment
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnostics:
-    """What connections leave behind for qvis and Wireshark, and what is turned off to find an error."""
+    """What connections leave behind for qvis and Wireshark, and what is done to them to find an error."""
 
     qlog_dir: Path | None = None  # gets a qlog of each connection; it must exist
     keylog_path: Path | None = None  # TLS secrets are appended
     batching: bool = True  # off: every packet takes the library's own way, slow but one place less to search
+    impairment: Impairment | None = None  # a worse network than there is
 
 
 @dataclass(frozen=True, slots=True)

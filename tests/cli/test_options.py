@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from p2pnode.assembly import Diagnostics
+from p2pnode.assembly import Diagnostics, Impairment
 from p2pnode.cli import app
 from p2pnode.cli.console import Console
 from p2pnode.cli.options import (
@@ -23,7 +23,7 @@ from p2pnode.cli.options import (
     user_state_dir,
 )
 from p2pnode.cli.verb import Verb
-from p2pnode.errors import StorageError
+from p2pnode.errors import ConfigError, StorageError
 from p2pnode.node.rate_limits import RateLimits
 from tests.cli.conftest import P2PNode
 
@@ -197,6 +197,13 @@ def test_diagnostics_are_where_they_were_asked_for(
         Diagnostics(tmp_path / "q" / "log", Path("keys.log"), batching=False),
     ]
     assert (tmp_path / "q" / "log").is_dir()
+    monkeypatch.setenv("P2PNODE_IMPAIR", "20ms,1%")
+    p2pnode("get")
+    assert seen[-1].impairment == Impairment(delay_s=0.02, loss=0.01)
+    monkeypatch.setenv("P2PNODE_IMPAIR", "a lot")
+    ended = p2pnode("get")
+    assert ended.code == ConfigError("").exit_code
+    assert "P2PNODE_IMPAIR: 'a lot' is no duration" in ended.err
 
 
 @pytest.fixture

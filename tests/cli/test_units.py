@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pnode.cli.units import duration_text, parse_rate, parse_size, rate_text, size_text
+from p2pnode.cli.units import (
+    duration_text,
+    parse_duration,
+    parse_fraction,
+    parse_rate,
+    parse_size,
+    rate_text,
+    size_text,
+)
 from p2pnode.errors import ConfigError
 
 
@@ -101,3 +109,25 @@ def test_a_rate_is_a_size_in_a_second() -> None:
 )
 def test_shows_durations(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("20ms", 0.02), ("1.5s", 1.5), ("0.02", 0.02), (" 0 ", 0.0)])
+def test_reads_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "ms", "-1s", "1h", "1e3", "nan"])
+def test_refuses_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no duration: write 20ms"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(("text", "fraction"), [("1.5%", 0.015), ("0.25", 0.25), ("100%", 1.0), ("0", 0.0)])
+def test_reads_fractions(text: str, fraction: float) -> None:
+    assert parse_fraction(text) == fraction
+
+
+@pytest.mark.parametrize("text", ["", "%", "-1%", "101%", "2", "nan"])
+def test_refuses_what_is_no_fraction(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no fraction"):
+        parse_fraction(text)
