@@ -3,6 +3,8 @@
 Watched is each top-level entry of the shared directory, and whatever was shared by its path. Hashes come from the
 catalogue where nothing changed, else from all cores. What is gone or changed is un-shared; what changed a moment
 ago waits.
+
+A fetch lends what it has so far: others can ask for it, and it is no item of the list before it is complete.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ from p2pnode.node.events import FileShared, FileUnshared, NodeEvent, NodeWarning
 from p2pnode.node.hashing import with_progress
 from p2pnode.storage import Catalogue, FileStore, Item, PieceData, find_item, hash_item, list_items
 from p2pnode.torrent import Metainfo, printable
+from p2pnode.torrent.bitfield import Ranges
 
 SKIPPED_SHOWN_MAX: Final = 3  # entries that a warning names: one line for a person
 
 
 @dataclass(frozen=True)
 class Shared:
-    """One item that we offer, complete and verified."""
+    """One item that we offer, complete and verified; or a lent one, which grows."""
 
     metainfo: Metainfo
     path: Path
@@ -49,6 +52,11 @@ class Shared:
     def size(self) -> int:
         """Bytes of all its files."""
         return self.metainfo.size
+
+    def has(self, ranges: Ranges) -> bool:
+        """Whether all of these pieces are here, verified and written."""
+        bits = self.store.have().bits
+        return all(bits >> first & (mask := (1 << count) - 1) == mask for first, count in ranges)
 
     def read_pieces(self, pieces: list[int]) -> list[tuple[int, PieceData]]:
         """Read and check several pieces in one go; runs in a thread."""
@@ -75,6 +83,7 @@ class Shares:
         self._wall_clock = wall_clock
         self._by_id: dict[bytes, Shared] = {}
         self._by_path: dict[Path, tuple[Item, Shared]] = {}
+        self._lent: list[Shared] = []  # one for each fetch under way: few
         self._asked_for: set[Path] = set()  # shared by their paths, wherever they lie
         self._doubted: set[Path] = set()  # their bytes were found changed, whatever their status says
         self._failed: dict[Path, Item] = {}
@@ -87,24 +96,59 @@ class Shares:
         """The item with this id, if it is offered."""
         return self._by_id.get(file_id)
 
+    def readable(self, file_id: bytes) -> Shared | None:
+        """What requests for this torrent are answered from: the item that is offered, else the most that is lent."""
+        if (shared := self._by_id.get(file_id)) is not None:
+            return shared
+        lent = [shared for shared in self._lent if shared.file_id == file_id]
+        return max(lent, key=lambda shared: shared.store.bytes_stored, default=None)
+
     async def share(self, path: Path) -> Shared:
         """Offer a file or tree: hash it unless the catalogue knows it. Raises `StorageError` and kin."""
         shared = await self._share_item(await self._run_blocking(find_item, path))
         self._asked_for.add(path)
         return shared
 
+    def lend(self, metainfo: Metainfo, store: FileStore, path: Path) -> Shared:
+        """Answer requests from what a fetch has in `store`, which is to become `path`, until `take_back`.
+
+        It is not listed, and of no event. The store is closed by `take_back`, and by nobody else.
+        """
+        shared = Shared(metainfo, path, store)
+        self._lent.append(shared)
+        return shared
+
+    def take_back(self, lent: Shared) -> None:
+        """The fetch is over: close its store, unless `adopt` took it. Who reads from it finds nothing any more.
+
+        A read under way ends as it would have. A second call does nothing.
+        """
+        if not any(shared is lent for shared in self._by_id.values()):
+            self._stop_lending(lent)
+            lent.store.close()
+
+    def _stop_lending(self, lent: Shared) -> None:
+        self._lent = [shared for shared in self._lent if shared is not lent]
+
     async def adopt(self, metainfo: Metainfo, path: Path) -> None:
-        """Offer what a fetch just verified and put there, without hashing it again."""
+        """Offer what a fetch just verified and put there, without hashing it again.
+
+        If it was lent, it is offered from the same store: requests under way go on.
+        """
         item = await self._run_blocking(find_item, path)
         await self._remember(item, metainfo)
         if path.parent == self._files_dir:
-            self._offer(item, metainfo)
+            here = (shared for shared in self._lent if shared.path == path)  # one: stores lock their targets
+            self._offer(item, metainfo, next(here, None))
 
     def withdraw(self, shared: Shared, reason: str) -> None:
         """Stop offering an item whose bytes are no longer what they were; the next scan hashes it anew.
 
-        A second call does nothing.
+        A lent one is not given out any more; its fetch goes on. A second call does nothing.
         """
+        if any(lent is shared for lent in self._lent):
+            self._stop_lending(shared)
+            return
         self._doubted.update(path for path, (_, known) in self._by_path.items() if known is shared)
         self._drop(shared, reason)
 
@@ -138,6 +182,7 @@ class Shares:
         for path, item in items.items():
             if (
                 path not in self._by_path
+                and not any(lent.path == path for lent in self._lent)  # `adopt` will know it without hashing
                 and self._failed.get(path) != item
                 and item.is_settled(self._wall_clock())
             ):
@@ -197,12 +242,14 @@ class Shares:
     async def _remember(self, item: Item, metainfo: Metainfo) -> None:
         await self._run_blocking(self._catalogue.remember, item.path, item.fingerprint, metainfo.encode())
 
-    def _offer(self, item: Item, metainfo: Metainfo) -> Shared:
+    def _offer(self, item: Item, metainfo: Metainfo, lent: Shared | None = None) -> Shared:
         known = self._by_id.get(metainfo.file_id)
         if known is not None:
             self._by_path[item.path] = (item, known)
             return known
-        shared = Shared(metainfo, item.path, FileStore.share(metainfo, item.path))
+        if lent is not None:
+            self._stop_lending(lent)
+        shared = lent or Shared(metainfo, item.path, FileStore.share(metainfo, item.path))
         self._by_id[shared.file_id] = shared
         self._by_path[item.path] = (item, shared)
         self._publish(
@@ -212,7 +259,7 @@ class Shares:
         return shared
 
     def close(self) -> None:
-        """Close every open file."""
+        """Close every open file, but for those of fetches, which come to `take_back`."""
         for shared in self._by_id.values():
             shared.store.close()
         self._catalogue.close()

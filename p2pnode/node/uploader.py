@@ -229,10 +229,12 @@ class Uploader:
 
     async def serve(self, stream: MessageStream, link: PeerLink, request: FileRequest) -> None:
         """Answer one request: the response, the metainfo if asked for, the chunks, the end."""
-        shared = self._shares.by_id(request.file_id)
+        shared = self._shares.readable(request.file_id)
         if shared is None:
             raise NotFound("not shared here")
         check_request(request, shared.metainfo)
+        if not shared.has(request.ranges):
+            raise NotFound("not all of these pieces are here")
         started = trio.current_time()
         throttle = self._throttles.upload(link.node_id)
         with self._memory_for(link.node_id, request, shared.metainfo) as memory:

@@ -88,7 +88,7 @@ class Uploads:
         """A request for pieces is under way."""
         key = (link.connection, shared.file_id)
         upload = self._uploads.get(key)
-        if upload is None:
+        if upload is None or upload.shared is not shared:  # it was fetched or hashed anew meanwhile
             upload = self._uploads[key] = Upload(link, shared, self._busy_s)
         with upload.diagnosis.request() as task:
             yield UploadTask(upload, task)

@@ -14,13 +14,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from p2pnode.errors import StorageError
+from p2pnode.errors import NotFound
 
 _OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def _refuse(index: int) -> int:
-    raise StorageError("the store is closed")
+    raise NotFound("the store is closed")
 
 
 class OpenFiles:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode.errors import StorageError
+from p2pnode.errors import NotFound
 from p2pnode.storage.open_files import OpenFiles, read_at, write_at
 
 
@@ -79,7 +79,7 @@ def test_what_is_lent_out_stays_open(opener: Opener) -> None:
 def test_a_closed_one_opens_nothing(opener: Opener) -> None:
     files = OpenFiles(opener, 2)
     files.close()
-    with pytest.raises(StorageError), files.borrow(1):
+    with pytest.raises(NotFound), files.borrow(1):
         pass
     assert opener.count == 0
 
