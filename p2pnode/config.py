@@ -128,6 +128,9 @@ FILES_PER_NODE_MAX: Final = 10_000  # files one node may announce
 OFFERS_MAX: Final = 200_000  # files announced by all nodes together; about 500 bytes each
 OFFER_RANGES_MAX: Final = 48  # piece runs kept for one offer: 50 sources with so many fit one frame
 OFFER_RANGES_TOTAL_MAX: Final = 1_000_000  # piece runs of all offers; about 120 bytes each
+OFFER_RENEW_S: Final = (
+    5.0  # a fetch tells its server no sooner again which pieces it has: they come all the time
+)
 PRESENCE_AFTER_LINK_LOST_S: Final = 10.0  # a node whose link broke may be back; longer than RECONNECT_MAX_S
 PORTS_NEVER_DIALED: Final = frozenset({0, 53})  # no port at all; DNS, which answers strangers
 

@@ -1,12 +1,14 @@
 """The link to the server that we chose: dialed, kept, announced to, dialed again when it is lost.
 
-On each new link everything we share is announced, then what changes; presence is announced again before it
-expires. So a server that was killed and restarted knows us and our files again without anybody's help.
+On each new link everything we share or fetch is announced, then what changes; presence is announced again before
+it expires. So a server that was killed and restarted knows us and our files again without anybody's help. How far a
+fetch is changes all the time, and is told only now and then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from math import inf
 from random import Random
 from typing import NoReturn
 
@@ -16,6 +18,7 @@ from p2pnode import config
 from p2pnode.errors import REMOTE_FAULTS, NetworkError, P2PNodeError
 from p2pnode.node.events import NodeEvent, NodeWarning, ServerConnected, ServerLost
 from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.offers import Offer
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.quic import Address
 from p2pnode.wire.communication import FileAcknowledge, FileAnnounce, PresenceAnnounce
@@ -31,7 +34,7 @@ class Announcer:
         address: Address,
         connect: Connect,
         presence: Callable[[], PresenceAnnounce],
-        offers: Callable[[], Iterable[FileAnnounce]],
+        offers: Callable[[], Iterable[Offer]],
         publish: Callable[[NodeEvent], None],
         rng: Random,
     ) -> None:
@@ -41,15 +44,19 @@ class Announcer:
         self._offers = offers
         self._publish = publish
         self._rng = rng
-        self._pending: dict[bytes, FileAnnounce] = {}
+        self._pending: dict[bytes, Offer] = {}
         self._something_pending = trio.Event()
+        self._fetching_told_at: dict[bytes, float] = {}  # what the server knows that we fetch
         self._first_attempt_over = trio.Event()
         self._first_failure: P2PNodeError | None = None
         self._scope = trio.CancelScope()
         self.link: PeerLink | None = None
 
-    def announce(self, offer: FileAnnounce) -> None:
-        """Tell the server of a change, as soon as it can be told; a later change of the same file replaces it."""
+    def announce(self, offer: Offer) -> None:
+        """Tell the server of a change, as soon as it can be told; a later change of the same file replaces it.
+
+        That a fetch has more pieces is told no sooner than `OFFER_RENEW_S` after the last word about it.
+        """
         self._pending[offer.file_id] = offer
         self._something_pending.set()
 
@@ -94,6 +101,7 @@ class Announcer:
         link = await self._connect()
         self.link = link
         self._pending = {offer.file_id: offer for offer in self._offers()}
+        self._fetching_told_at.clear()
         self._something_pending.set()
         self._publish(
             ServerConnected(
@@ -120,11 +128,23 @@ class Announcer:
 
     async def _announce_files(self, link: PeerLink) -> None:
         while True:
-            await self._something_pending.wait()
+            with trio.move_on_at(min(map(self._due_at, self._pending.values()), default=inf)):
+                await self._something_pending.wait()
             self._something_pending = trio.Event()
-            batch, self._pending = self._pending, {}
+            now = trio.current_time()
+            batch = [offer for offer in self._pending.values() if self._due_at(offer) <= now]
+            for offer in batch:
+                del self._pending[offer.file_id]
+                self._fetching_told_at.pop(offer.file_id, None)
+                if offer.is_fetching:
+                    self._fetching_told_at[offer.file_id] = now
             if batch:
-                await self._announce_batch(link, list(batch.values()))
+                await self._announce_batch(link, [offer.message() for offer in batch])
+
+    def _due_at(self, offer: Offer) -> float:
+        """When the server is told of this."""
+        told_at = self._fetching_told_at.get(offer.file_id)
+        return -inf if told_at is None or not offer.is_fetching else told_at + config.OFFER_RENEW_S
 
     async def _announce_batch(self, link: PeerLink, offers: list[FileAnnounce]) -> None:
         """Announce several files on one stream; each is acknowledged in order."""

@@ -36,9 +36,10 @@ from p2pnode.node.link_service import LinkService
 from p2pnode.node.loop_load import BusySeconds, measured_loop
 from p2pnode.node.mirror import mirror_for_ever
 from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.offers import Offer, Offers
 from p2pnode.node.operator import serve_operators
 from p2pnode.node.peer_link import PeerLink
-from p2pnode.node.presence import Presence, offer_of
+from p2pnode.node.presence import Presence
 from p2pnode.node.pushing import Pusher, PushReceiver
 from p2pnode.node.rate_limits import RateLimits, Throttles
 from p2pnode.node.references import Reference, Wanted, wanted_from
@@ -60,7 +61,7 @@ from p2pnode.quic import (
     open_udp_socket,
 )
 from p2pnode.storage import Catalogue
-from p2pnode.torrent import Bitfield, Ticket, TicketNode, TicketServer
+from p2pnode.torrent import Bitfield, Metainfo, Ticket, TicketNode, TicketServer
 from p2pnode.wire.communication import FileItem, NodeItem, PeerReport, PushReport
 
 OpenSocket = Callable[[Address], Awaitable[DatagramSocket]]
@@ -191,6 +192,7 @@ class Node:
             zone=self._zone,
             listen_address=self.listen_address,
         )
+        self._offers = Offers(self._presence, self._tell_server, publish)
         catalogue = Catalogue(self._state.catalogue_path or Path(":memory:"))
         self._shares = Shares(
             self._files_dir, catalogue, self._run_blocking, publish, self._share_changed, self._wall_clock
@@ -278,7 +280,7 @@ class Node:
             (server.host, server.port),
             connect,
             self._presence.announce,
-            lambda: map(offer_of, self._shares),
+            lambda: self._offers,
             self._events.publish,
             self._rng,
         )
@@ -401,10 +403,17 @@ class Node:
         return list(found.values())
 
     def _share_changed(self, shared: Shared, offered: bool) -> None:
-        if reason := self._presence.own_share(shared, offered):
-            self._events.publish(NodeWarning(text=f"{shared.path} is not listed: {reason}"))
+        self._offers.share_changed(shared.metainfo, offered)
+
+    def _swarm_changed(self, metainfo: Metainfo, have: Bitfield | None, *, fetching: bool) -> None:
+        """A fetch begins (with the pieces that are here), has more, or ends: with all pieces and to be given on, or
+        with None.
+        """
+        self._offers.swarm_changed(metainfo, have, is_fetching=fetching)
+
+    def _tell_server(self, offer: Offer) -> None:
         if self._announcer is not None:
-            self._announcer.announce(offer_of(shared, offered))
+            self._announcer.announce(offer)
 
     def _source_told(self, node_id: bytes, file_id: bytes, word: str) -> None:
         self._fetcher.source_told(node_id, file_id, word)

@@ -16,7 +16,6 @@ import trio
 from p2pnode import __version__, config
 from p2pnode.errors import Busy
 from p2pnode.node.peer_link import role_of
-from p2pnode.node.sharing import Shared
 from p2pnode.quic import Address
 from p2pnode.tracker import LOCAL_HOST, Asker, Registry
 from p2pnode.wire.codec import rows_that_fit
@@ -34,20 +33,6 @@ from p2pnode.wire.communication import (
 )
 
 AGENT = f"p2pnode/{__version__}"
-
-
-def offer_of(shared: Shared, offered: bool = True) -> FileAnnounce:
-    """The announce of something we share, or that we no longer do."""
-    metainfo = shared.metainfo
-    return FileAnnounce(
-        metainfo.file_id,
-        metainfo.name,
-        metainfo.size,
-        metainfo.piece_length,
-        have=((0, metainfo.piece_count),) if offered and metainfo.piece_count else (),
-        pieces_root=None if metainfo.is_directory else metainfo.files[0].pieces_root,
-        is_directory=metainfo.is_directory,
-    )
 
 
 class Presence:
@@ -87,12 +72,13 @@ class Presence:
             return (self._listen_address,)
         return tuple((local, port) for local in _local_hosts())[: config.ADDRESSES_PER_NODE_MAX]
 
-    def own_share(self, shared: Shared, offered: bool) -> str | None:
-        """Something that we offer from now on, or no longer. Gives the reason if it cannot be listed."""
-        if offered:
-            return self._registry.share(self._node_id, offer_of(shared))
-        self._registry.unshare(self._node_id, shared.file_id)
-        return None
+    def offer_own(self, announce: FileAnnounce) -> str | None:
+        """Something that we have or fetch from now on. Gives the reason if it cannot be listed."""
+        return self._registry.share(self._node_id, announce)
+
+    def withdraw_own(self, file_id: bytes) -> None:
+        """Something that we neither have nor fetch any more."""
+        self._registry.unshare(self._node_id, file_id)
 
     # -- others --------------------------------------------------------------------------------------------
 

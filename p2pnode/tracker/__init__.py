@@ -5,6 +5,7 @@ everybody announces again.
 """
 
 from p2pnode.tracker.addresses import Address, Reach, reach_of
+from p2pnode.tracker.piece_ranges import largest
 from p2pnode.tracker.registry import LOCAL_HOST, Asker, Registry, RegistryLimits
 
-__all__ = ["LOCAL_HOST", "Address", "Asker", "Reach", "Registry", "RegistryLimits", "reach_of"]
+__all__ = ["LOCAL_HOST", "Address", "Asker", "Reach", "Registry", "RegistryLimits", "largest", "reach_of"]

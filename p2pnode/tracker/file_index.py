@@ -1,9 +1,12 @@
 """Which files there are, and which nodes have which pieces of them.
 
-A file is here as long as somebody offers it. Its id stands for exactly one name, size and so on, but who says
-them truly cannot be told here. So nobody is refused for his word, or a stranger who came first would shut out
-everybody honest: a list shows what most holders say. What this node shares itself it has verified, so its own
-word counts above all others and is never refused for want of room.
+A file is here as long as somebody has or fetches it, and listed while it may be had whole: somebody has all of
+it, or those who fetch it hold together as many pieces as it has.
+
+Its id stands for exactly one name, size and so on, but who says them truly cannot be told here. So nobody is
+refused for his word, or a stranger who came first would shut out everybody honest: a list shows what most holders
+say. What this node has itself it has verified, so its own word counts above all others and is never refused for
+want of room.
 """
 
 from __future__ import annotations
@@ -16,18 +19,32 @@ from operator import itemgetter
 
 from p2pnode import config
 from p2pnode.tracker import piece_ranges
+from p2pnode.tracker.turns import Turns
 from p2pnode.wire.communication import FileAnnounce, FileItem, PieceRanges
 
-__all__ = ["FileIndex", "IndexedFile"]
+__all__ = ["FileIndex", "Holding", "IndexedFile"]
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one node has of a file: its longest runs of pieces, and how many pieces it said in all."""
+
+    ranges: PieceRanges
+    piece_count: int
+    is_fetching: bool
 
 
 @dataclass(slots=True)
 class IndexedFile:
-    """A file, and by node id the pieces that each node has of it."""
+    """A file, and by node id what each node has of it."""
 
     facts: FileAnnounce  # what is shown of it, without its pieces: as we say, or else as most holders do
-    holders: dict[bytes, PieceRanges] = field(default_factory=dict)
+    holders: dict[bytes, Holding] = field(default_factory=dict)
     own_node_id: bytes | None = None  # ours, if we share it
+    is_listed: bool = False
+    _sharing: Turns = field(default_factory=Turns)
+    _fetching: Turns = field(default_factory=Turns)
+    _pieces_fetched: int = 0  # by all who fetch it
     _words: dict[bytes, FileAnnounce] = field(default_factory=dict)  # by node id, its facts
     _votes: Counter[FileAnnounce] = field(default_factory=Counter)  # by facts, in the order they first came
 
@@ -41,6 +58,48 @@ class IndexedFile:
             self._votes[former] -= 1
             if not self._votes[former]:
                 del self._votes[former]
+
+    def hold(self, node_id: bytes, holding: Holding | None) -> Holding | None:
+        """What a node has, in place of what it had, which is given back; None: nothing."""
+        former = self.holders.pop(node_id, None)
+        if former is not None and former.is_fetching:
+            self._pieces_fetched -= former.piece_count
+        if holding is not None:
+            self.holders[node_id] = holding
+            now, before = self._sharing, self._fetching
+            if holding.is_fetching:
+                now, before = before, now
+                self._pieces_fetched += holding.piece_count
+            before.discard(node_id)
+            now.add(node_id)
+        else:
+            self._sharing.discard(node_id)
+            self._fetching.discard(node_id)
+        return former
+
+    @property
+    def sharing_count(self) -> int:
+        """How many nodes offer it, and do not fetch it themselves."""
+        return len(self._sharing)
+
+    @property
+    def fetching_count(self) -> int:
+        """How many nodes fetch it, and give what they have of it."""
+        return len(self._fetching)
+
+    @property
+    def may_be_whole(self) -> bool:
+        """Whether it can be had: from one node, or perhaps from those who fetch it.
+
+        How many pieces a tree has cannot be told from its size: it has at least so many.
+        """
+        return bool(self._sharing) or self._pieces_fetched * self.facts.piece_length >= self.facts.size
+
+    def take_turns(self, count: int, without: bytes = b"") -> list[bytes]:
+        """At most `count` holders, those first who share it; half the places are for those who fetch it."""
+        of_sharing = max(count - len(self._fetching), (count + 1) // 2)
+        sharing = self._sharing.take(of_sharing, without)
+        return sharing + self._fetching.take(count - len(sharing), without)
 
     def settled_facts(self) -> FileAnnounce:
         """What counts now; among equals, what came first."""
@@ -83,28 +142,18 @@ class FileIndex:
             self._list(file)
         if is_own:
             file.own_node_id = node_id
-        self._hold(file, node_id, have)
+        pieces = sum(count for _, count in announce.have)
+        self._hold(file, node_id, Holding(have, pieces, announce.is_fetching))
         file.note_word(node_id, facts)
         self._settle(file)
         return None
-
-    def extend(self, node_id: bytes, file_id: bytes, have: PieceRanges) -> None:
-        """Note that a node has more pieces of a file that it offers; anything else is ignored."""
-        file = self._files.get(file_id)
-        if file is None or node_id not in file.holders or not piece_ranges.are_well_formed(have):
-            return
-        union = piece_ranges.merged(file.holders[node_id] + have)
-        union = piece_ranges.largest(union, config.OFFER_RANGES_MAX)
-        if self._range_count - len(file.holders[node_id]) + len(union) <= self._ranges_total_max:
-            self._hold(file, node_id, union)
 
     def withdraw(self, node_id: bytes, file_id: bytes) -> None:
         """A node no longer offers a file."""
         file = self._files.get(file_id)
         if file is None or node_id not in file.holders:
             return
-        self._offer_count -= 1
-        self._range_count -= len(file.holders.pop(node_id))
+        self._hold(file, node_id, None)
         of_node = self._ids_by_node[node_id]
         of_node.remove(file_id)
         if not of_node:
@@ -153,7 +202,12 @@ class FileIndex:
         file = self._files[file_id]
         facts = file.facts
         return FileItem(
-            facts.file_id, facts.name, facts.size, sources=len(file.holders), is_directory=facts.is_directory
+            facts.file_id,
+            facts.name,
+            facts.size,
+            sources=file.sharing_count,
+            is_directory=facts.is_directory,
+            fetching=file.fetching_count,
         )
 
     def _excess(self, node_id: bytes, announce: FileAnnounce, have: PieceRanges) -> str | None:
@@ -164,39 +218,45 @@ class FileIndex:
             return f"one node may announce {self._files_per_node_max} files here"
         if held is None and self._offer_count >= self._offers_max:
             return "this node knows as many files as it can hold"
-        if self._range_count - len(held or ()) + len(have) > self._ranges_total_max:
+        if self._range_count - (len(held.ranges) if held else 0) + len(have) > self._ranges_total_max:
             return "this node knows as many pieces as it can hold"
         return None
 
     def _settle(self, file: IndexedFile) -> None:
         """Show of a file what counts now."""
         facts = file.settled_facts()
-        if facts != file.facts:
+        if facts != file.facts or file.may_be_whole != file.is_listed:
             self._unlist(file)
             file.facts = facts
             self._list(file)
 
     def _list(self, file: IndexedFile) -> None:
-        insort(self._keys, file.key)
         if file.facts.pieces_root is not None:
             self._ids_by_root.setdefault(file.facts.pieces_root, set()).add(file.facts.file_id)
+        file.is_listed = file.may_be_whole
+        if file.is_listed:
+            insort(self._keys, file.key)
 
     def _unlist(self, file: IndexedFile) -> None:
         facts = file.facts
-        del self._keys[bisect_left(self._keys, file.key)]
+        if file.is_listed:
+            del self._keys[bisect_left(self._keys, file.key)]
         if facts.pieces_root is not None:
             same_bytes = self._ids_by_root[facts.pieces_root]
             same_bytes.remove(facts.file_id)
             if not same_bytes:
                 del self._ids_by_root[facts.pieces_root]
 
-    def _hold(self, file: IndexedFile, node_id: bytes, have: PieceRanges) -> None:
-        held = file.holders.get(node_id)
-        if held is None:
+    def _hold(self, file: IndexedFile, node_id: bytes, holding: Holding | None) -> None:
+        """Note what a node has of a file, and count it."""
+        former = file.hold(node_id, holding)
+        if former is not None:
+            self._offer_count -= 1
+            self._range_count -= len(former.ranges)
+        if holding is not None:
             self._offer_count += 1
+            self._range_count += len(holding.ranges)
             self._ids_by_node.setdefault(node_id, set()).add(file.facts.file_id)
-        self._range_count += len(have) - len(held or ())
-        file.holders[node_id] = have
 
 
 def _malformation(announce: FileAnnounce) -> str | None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from p2pnode.config import PIECES_MAX
 from p2pnode.wire.communication import PieceRanges
 
-__all__ = ["are_well_formed", "largest", "merged"]
+__all__ = ["are_well_formed", "largest"]
 
 
 def are_well_formed(ranges: PieceRanges) -> bool:
@@ -18,18 +16,6 @@ def are_well_formed(ranges: PieceRanges) -> bool:
             return False
         end = first + count
     return end <= PIECES_MAX
-
-
-def merged(ranges: Iterable[tuple[int, int]]) -> PieceRanges:
-    """The same pieces as any runs name, as ascending runs that do not touch."""
-    result: list[tuple[int, int]] = []
-    for first, count in sorted(ranges):
-        if result and first <= sum(result[-1]):
-            start, length = result[-1]
-            result[-1] = (start, max(length, first + count - start))
-        else:
-            result.append((first, count))
-    return tuple(result)
 
 
 def largest(ranges: PieceRanges, count_max: int) -> PieceRanges:

@@ -16,15 +16,13 @@ from typing import Final
 
 from p2pnode import config
 from p2pnode.tracker.addresses import Address, known_addresses, network_of, visible_addresses
-from p2pnode.tracker.file_index import FileIndex
+from p2pnode.tracker.file_index import FileIndex, Holding
 from p2pnode.wire.communication import (
     FileAcknowledge,
     FileAnnounce,
     FileItem,
-    Have,
     NodeItem,
     PeerReport,
-    PieceRanges,
     PresenceAnnounce,
 )
 
@@ -174,9 +172,10 @@ class Registry:
     # -- files ---------------------------------------------------------------------------------------------
 
     def announce_file(self, node_id: bytes, announce: FileAnnounce) -> FileAcknowledge:
-        """A node offers these pieces of a file, in place of what it offered of it; none is a withdrawal."""
+        """A node has or fetches a file, in place of what it said of it before; no pieces is a withdrawal."""
         reason: str | None = None
-        if not announce.have and announce.size:  # what is empty has no pieces to name
+        # What is empty has no pieces to name, and what is being fetched may have none yet.
+        if not announce.have and announce.size and not announce.is_fetching:
             self._files.withdraw(node_id, announce.file_id)
         elif node_id in self._nodes:
             reason = self._files.offer(node_id, announce)
@@ -185,16 +184,12 @@ class Registry:
         return FileAcknowledge(announce.file_id, accepted=reason is None, reason=reason or "")
 
     def share(self, node_id: bytes, announce: FileAnnounce) -> str | None:
-        """This very node offers a whole file. Gives the reason if it cannot be listed."""
+        """This very node has or fetches a file. Gives the reason if it cannot be listed."""
         return self._files.offer(node_id, announce, is_own=True)
 
     def unshare(self, node_id: bytes, file_id: bytes) -> None:
         """This very node offers a file no longer."""
         self._files.withdraw(node_id, file_id)
-
-    def add_pieces(self, node_id: bytes, have: Have) -> None:
-        """A node has more pieces of a file that it offers. Ignored if it offers no such file."""
-        self._files.extend(node_id, have.file_id, have.ranges)
 
     # -- answers -------------------------------------------------------------------------------------------
 
@@ -206,21 +201,29 @@ class Registry:
         pieces_root: bytes | None = None,
         limit: int = config.SOURCES_PER_MESSAGE_MAX,
     ) -> tuple[NodeItem, ...]:
-        """At most `limit` nodes that have the file with this id, then those that have the same bytes.
+        """At most `limit` nodes that have or fetch the file with this id, then those that have the same bytes.
 
-        Each asker gets the nodes whose ids are nearest to his own first, so that askers spread over nodes.
+        Those who share it come first, and take at most half the places while there are enough who fetch it. Who is
+        named goes by turns: however many there are, an answer costs no more, and everybody is named equally often.
         """
-        return tuple(islice(self._sources(asker, file_id, pieces_root), limit))
+        return tuple(islice(self._sources(asker, file_id, pieces_root, limit), limit))
 
-    def _sources(self, asker: Asker, file_id: bytes | None, pieces_root: bytes | None) -> Iterator[NodeItem]:
+    def _sources(
+        self, asker: Asker, file_id: bytes | None, pieces_root: bytes | None, limit: int
+    ) -> Iterator[NodeItem]:
         for file in self._files.find(file_id, pieces_root):
-            for node_id in sorted(file.holders, key=lambda node_id: _distance(node_id, asker.node_id)):
-                if node_id != asker.node_id:
-                    yield self._item(node_id, file.facts.file_id, file.holders[node_id], asker)
+            for node_id in file.take_turns(limit, without=asker.node_id):
+                yield self._item(node_id, file.facts.file_id, file.holders[node_id], asker)
 
-    def _item(self, node_id: bytes, file_id: bytes, have: PieceRanges, asker: Asker) -> NodeItem:
-        addresses = self.addresses(node_id, asker)
-        return NodeItem(node_id, addresses, file_id, have, self._nodes[node_id].presence.zone)
+    def _item(self, node_id: bytes, file_id: bytes, holding: Holding, asker: Asker) -> NodeItem:
+        return NodeItem(
+            node_id,
+            self.addresses(node_id, asker),
+            file_id,
+            holding.ranges,
+            self._nodes[node_id].presence.zone,
+            holding.is_fetching,
+        )
 
     def addresses(self, node_id: bytes, asker: Asker) -> tuple[Address, ...]:
         """Where the asker can dial a node, the observed address first; empty if nowhere."""
@@ -239,7 +242,10 @@ class Registry:
         return self._files.page(prefix, after, limit)
 
     def peers(self, now: float) -> list[PeerReport]:
-        """Whoever is there, by name and then id, with all addresses: for operators."""
+        """Whoever is there, by name and then id, with all addresses: for operators.
+
+        A client counts while it has or fetches something: one that only asks is nobody's peer.
+        """
         reports = [
             PeerReport(
                 node_id,
@@ -252,9 +258,6 @@ class Registry:
                 connected_s=max(0.0, now - node.since),
             )
             for node_id, node in self._nodes.items()
+            if node.presence.role != "client" or self._files.offers_of(node_id)
         ]
         return sorted(reports, key=lambda report: (report.name, report.node_id))
-
-
-def _distance(node_id: bytes, other: bytes) -> int:
-    return int.from_bytes(node_id, "big") ^ int.from_bytes(other, "big")

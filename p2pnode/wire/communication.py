@@ -180,13 +180,14 @@ class FileAcknowledge(_Message, frozen=True):
 
 
 class FileItem(_Struct, frozen=True):
-    """One row of a `FileList`."""
+    """One row of a `FileList`: how many nodes share it, and how many fetch it."""
 
     file_id: FileId
     name: Name
     size: Count
     sources: Count = 1
     is_directory: bool = False
+    fetching: Count = 0
 
 
 class FileList(_Message, frozen=True):

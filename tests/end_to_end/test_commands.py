@@ -15,9 +15,10 @@ import pytest
 from p2pnode import __version__
 from p2pnode.cli.app import VERBS
 from p2pnode.node.node import Node
-from p2pnode.node.presence import offer_of
+from p2pnode.node.offers import Offer
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.quic import CertificateTrust
+from p2pnode.wire.communication import FileAnnounce
 from tests.end_to_end.conftest import HOSTILE_NAME, HOSTILE_NAME_SHOWN, MEDIUM, SMALL, Place, Served
 from tests.support.processes import run
 
@@ -167,6 +168,13 @@ async def test_C4_a_hostile_name_on_our_own_disk_is_offered_as_a_harmless_one(
     assert (got.code, got.lines) == (0, ["here/ice_[31m__gpj.bin"]), got.said
 
 
+class Misnamed(Offer):
+    """An offer that lies about its name."""
+
+    def message(self) -> FileAnnounce:
+        return msgspec.structs.replace(super().message(), name=HOSTILE_NAME)
+
+
 async def test_C4_hostile_names_that_a_node_announces_are_escaped_wherever_they_are_shown(
     server: Served, tmp_path: Path, settled: Settled
 ) -> None:
@@ -177,8 +185,7 @@ async def test_C4_hostile_names_that_a_node_announces_are_escaped_wherever_they_
         shared = await node.share(settled(tmp_path / "source.bin", SMALL))
         await node.wait_for_server()
         assert node._announcer is not None
-        offer = msgspec.structs.replace(offer_of(shared), name=HOSTILE_NAME)
-        node._announcer.announce(offer)
+        node._announcer.announce(Misnamed(shared.metainfo, shared.store.have()))
         while HOSTILE_NAME not in {file.name for file in await node.list_files()}:
             pass  # the announce is on its way
         get = ["get", "-o", tmp_path / "target" / "", *server.options]

@@ -36,14 +36,15 @@ def names(files: FileIndex, prefix: str = "", limit: int = 48) -> list[str]:
 
 
 def holders(files: FileIndex, number: int = 1) -> dict[bytes, Any]:
-    return {k: v for file in files.find(announce(number).file_id, None) for k, v in file.holders.items()}
+    [file] = files.find(announce(number).file_id, None)
+    return {node_id: holding.ranges for node_id, holding in file.holders.items()}
 
 
 def test_an_offer_is_found_by_its_id() -> None:
     files = index()
     assert files.offer(ALICE, announce(have=((0, 3),))) is None
     [file] = files.find(announce().file_id, None)
-    assert file.holders == {ALICE: ((0, 3),)}
+    assert holders(files) == {ALICE: ((0, 3),)}
     assert (file.facts.name, file.facts.size, file.facts.have) == ("file", 100, ())
 
 
@@ -130,23 +131,8 @@ def test_malformed_ranges_are_refused(have: Any) -> None:
     files = index()
     assert files.offer(ALICE, announce(have=have)) is not None
     files.offer(ALICE, announce(have=((0, 1),)))
-    files.extend(ALICE, announce().file_id, have)
+    assert files.offer(ALICE, announce(have=have)) is not None
     assert holders(files) == {ALICE: ((0, 1),)}
-
-
-def test_more_pieces_are_added_to_an_offer() -> None:
-    files = index()
-    files.offer(ALICE, announce(have=((0, 2), (6, 1))))
-    files.extend(ALICE, announce().file_id, ((2, 4),))
-    assert holders(files) == {ALICE: ((0, 7),)}
-
-
-def test_more_pieces_of_what_is_not_offered_are_ignored() -> None:
-    files = index()
-    files.extend(ALICE, announce().file_id, ((0, 1),))
-    files.offer(ALICE, announce())
-    files.extend(BOB, announce().file_id, ((0, 1),))
-    assert holders(files) == {ALICE: ((0, 10),)}
 
 
 def test_a_file_is_there_while_somebody_offers_it() -> None:
@@ -257,10 +243,9 @@ def test_t6_piece_runs_are_bounded_in_all() -> None:
     assert files.offer(ALICE, announce(have=((0, 1), (2, 1)))) is None
     assert files.offer(BOB, announce(have=((0, 1), (2, 1)))) is not None
     assert files.offer(ALICE, announce(have=((0, 1), (2, 1), (4, 1)))) is None
-    files.extend(ALICE, announce().file_id, ((6, 1),))
+    assert files.offer(ALICE, announce(have=((0, 1), (2, 1), (4, 1), (6, 1)))) is not None
     assert holders(files) == {ALICE: ((0, 1), (2, 1), (4, 1))}
-    files.extend(ALICE, announce().file_id, ((1, 3),))
-    assert holders(files) == {ALICE: ((0, 5),)}
+    assert files.offer(ALICE, announce(have=((0, 5),))) is None
     assert files.offer(BOB, announce(have=((0, 1), (2, 1)))) is None
 
 
@@ -270,7 +255,7 @@ def test_t6_a_withdrawal_makes_room_for_other_piece_runs() -> None:
         assert files.offer(ALICE, announce(have=((0, 1), (2, 1)))) is None
         files.withdraw(ALICE, announce().file_id)
     assert files.offer(ALICE, announce(have=((0, 1),))) is None
-    files.extend(ALICE, announce().file_id, ((2, 1),))  # up to the bound, the bound included
+    assert files.offer(ALICE, announce(have=((0, 1), (2, 1)))) is None  # the bound included
     assert holders(files) == {ALICE: ((0, 1), (2, 1))}
 
 
@@ -280,10 +265,6 @@ def test_t6_an_offer_in_crumbs_is_kept_in_part() -> None:
     files.offer(ALICE, announce(have=crumbs))
     assert len(holders(files)[ALICE]) == config.OFFER_RANGES_MAX
     assert (10_000, 50) in holders(files)[ALICE]
-    files.extend(ALICE, announce().file_id, ((1, 1), (20_000, 60), (30_000, 70)))
-    assert len(holders(files)[ALICE]) == config.OFFER_RANGES_MAX
-    assert holders(files)[ALICE][-3:] == ((10_000, 50), (20_000, 60), (30_000, 70))
-    assert (0, 3) in holders(files)[ALICE]
 
 
 def test_the_largest_page_fits_a_frame() -> None:
@@ -301,3 +282,74 @@ def test_the_largest_answer_about_sources_fits_a_frame() -> None:
     addresses = (("2a00:1450:4001:1234:5678:9abc:def0:1234", 65_535),) * config.ADDRESSES_PER_NODE_MAX
     item = NodeItem(ALICE, addresses, ROOT, have, zone="z" * 64)
     encode(Sources((item,) * config.SOURCES_PER_MESSAGE_MAX))
+
+
+# -- what is being fetched ---------------------------------------------------------------------------------
+
+
+def fetching(*have: tuple[int, int], **fields: Any) -> FileAnnounce:
+    return announce(have=have, is_fetching=True, **fields)
+
+
+def turns(files: FileIndex, count: int) -> list[bytes]:
+    [file] = files.find(announce().file_id, None)
+    return file.take_turns(count)
+
+
+def test_who_fetches_is_found_before_he_has_a_piece_and_lists_nothing() -> None:
+    files = index()
+    assert files.offer(ALICE, fetching(pieces_root=ROOT)) is None
+    assert holders(files) == {ALICE: ()}
+    assert [file.facts.name for file in files.find(None, ROOT)] == ["file"]
+    assert names(files) == []
+    files.withdraw(ALICE, announce().file_id)
+    assert list(files.find(announce().file_id, ROOT)) == []
+
+
+def test_a_row_tells_who_shares_from_who_fetches() -> None:
+    files = index()
+    files.offer(ALICE, announce())
+    files.offer(BOB, fetching((0, 3)))
+    assert files.page("", b"", 10)[0] == (FileItem(announce().file_id, "file", 100, sources=1, fetching=1),)
+    files.offer(BOB, announce())
+    assert files.page("", b"", 10)[0] == (FileItem(announce().file_id, "file", 100, sources=2),)
+
+
+def test_what_nobody_has_whole_is_listed_while_those_who_fetch_it_may() -> None:
+    files = index()
+    files.offer(ALICE, fetching((0, 4)))
+    files.offer(BOB, fetching((5, 4)))
+    assert names(files) == []  # eight pieces of ten
+    files.offer(BOB, fetching((4, 6)))
+    assert names(files) == ["file"]
+    files.offer(BOB, fetching((4, 5)))
+    assert names(files) == []
+    files.offer(MALLORY, announce())
+    assert names(files) == ["file"]
+    files.withdraw(MALLORY, announce().file_id)
+    assert names(files) == []
+    files.withdraw(ALICE, announce().file_id)
+    files.withdraw(BOB, announce().file_id)
+    assert files.offers_of(ALICE) == files.offers_of(BOB) == 0
+
+
+def test_pieces_in_crumbs_count_though_not_all_are_kept() -> None:
+    files = index()
+    crumbs = tuple((2 * number, 1) for number in range(500))
+    files.offer(ALICE, fetching(*crumbs, size=10_000))
+    files.offer(BOB, fetching(*((first + 1, 1) for first, _ in crumbs), size=10_000))
+    assert names(files) == ["file"]
+
+
+def test_half_of_an_answer_is_of_those_who_share_and_half_of_those_who_fetch() -> None:
+    files = index()
+    for number in range(10):
+        files.offer(bytes([number]) * 32, announce())
+        files.offer(bytes([100 + number]) * 32, fetching())
+    assert [node_id[0] // 100 for node_id in turns(files, 4)] == [0, 0, 1, 1]
+    for number in range(8):
+        files.withdraw(bytes([100 + number]) * 32, announce().file_id)
+    assert [node_id[0] // 100 for node_id in turns(files, 6)] == [0, 0, 0, 0, 1, 1]
+    for number in range(9):
+        files.withdraw(bytes([number]) * 32, announce().file_id)
+    assert len(turns(files, 6)) == 3

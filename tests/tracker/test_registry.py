@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from math import inf
 from typing import Any
 
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnode.tracker import LOCAL_HOST, Asker, Registry, RegistryLimits
-from p2pnode.wire.communication import FileAnnounce, Have, PresenceAnnounce
+from p2pnode.wire.communication import FileAnnounce, PresenceAnnounce
 
 FILE = b"f" * 32
 ROOT = b"r" * 32
@@ -223,12 +224,29 @@ def test_t6_what_is_over_a_limit_is_refused_with_a_reason(limits: RegistryLimits
     assert word in acknowledge.reason
 
 
-def test_more_pieces_are_told_to_askers() -> None:
+def test_who_fetches_is_a_source_that_says_so() -> None:
     registry = Registry()
     arrive(registry, 1)
-    registry.announce_file(node(1), announce(have=((0, 1),)))
-    registry.add_pieces(node(1), Have(FILE, ((1, 4),)))
+    registry.announce_file(node(1), announce(have=(), is_fetching=True))
+    [source] = registry.sources(LOCAL, file_id=FILE)
+    assert (source.have, source.is_fetching) == ((), True)
+    registry.announce_file(node(1), announce(have=((0, 5),), is_fetching=True))
     assert registry.sources(LOCAL, file_id=FILE)[0].have == ((0, 5),)
+    registry.announce_file(node(1), announce())
+    [source] = registry.sources(LOCAL, file_id=FILE)
+    assert (source.have, source.is_fetching) == (((0, 10),), False)
+    assert registry.announce_file(node(1), announce(have=())).accepted
+    assert source_ids(registry) == set()
+
+
+def test_a_client_is_a_peer_while_it_has_something() -> None:
+    registry = Registry()
+    arrive(registry, 1, role="client")
+    assert registry.peers(0.0) == []
+    registry.announce_file(node(1), announce(have=(), is_fetching=True))
+    assert [report.role for report in registry.peers(0.0)] == ["client"]
+    registry.announce_file(node(1), announce(have=()))
+    assert registry.peers(0.0) == []
 
 
 def test_the_list_is_paged() -> None:
@@ -301,30 +319,18 @@ def test_sources_are_found_by_bytes_too_after_the_file_itself() -> None:
     assert registry.sources(LOCAL) == ()
 
 
-def test_the_answer_is_limited_and_the_same_each_time() -> None:
+def test_an_answer_is_limited_and_the_next_one_goes_on() -> None:
     registry = Registry()
-    for number in range(1, 20):
+    for number in range(1, 21):
         arrive(registry, number)
         registry.announce_file(node(number), announce())
-    first = registry.sources(LOCAL, file_id=FILE, limit=5)
-    assert len(first) == 5
-    assert first == registry.sources(LOCAL, file_id=FILE, limit=5)
-
-
-def test_askers_are_spread_over_sources() -> None:
-    registry = Registry()
-    for number in range(16):
-        registry.announce_presence(
-            bytes([number * 16]) * 32,
-            PresenceAnnounce(version=1),
-            observed=("10.0.0.1", 1),
-            now=0,
-            lasts_s=9,
-        )
-        registry.announce_file(bytes([number * 16]) * 32, announce())
-    askers = [Asker(bytes([number * 16 + 1]) * 32, LOCAL_HOST) for number in range(16)]
-    first = {registry.sources(asker, file_id=FILE, limit=1)[0].node_id for asker in askers}
-    assert len(first) == 16
+    asked: Counter[bytes] = Counter()
+    for _ in range(20):
+        found = registry.sources(LOCAL, file_id=FILE, limit=5)
+        assert len({source.node_id for source in found}) == 5
+        asked.update(source.node_id for source in found)
+    assert len(asked) == 20
+    assert set(asked.values()) == {5}
 
 
 # -- against a model ---------------------------------------------------------------------------------------
