@@ -132,6 +132,12 @@ OFFER_RENEW_S: Final = (
     5.0  # a fetch tells its server no sooner again which pieces it has: they come all the time
 )
 PRESENCE_AFTER_LINK_LOST_S: Final = 10.0  # a node whose link broke may be back; longer than RECONNECT_MAX_S
+RUMOUR_DIALS: Final = 8  # that may fail on one node's word about others: no way to have us flood anybody …
+RUMOUR_DIAL_REGAINED_S: Final = (
+    60.0  # … and one more after so long: an honest one tells of nodes that just left
+)
+RUMOURS_PER_TELLER_MAX: Final = 200  # nodes that one node tells us of: four answers
+RUMOUR_TELLERS_MAX: Final = 256  # nodes that tell us of others; who spoke longest ago is forgotten
 PORTS_NEVER_DIALED: Final = frozenset({0, 53})  # no port at all; DNS, which answers strangers
 
 # -- node --------------------------------------------------------------------------------------------------
@@ -173,6 +179,14 @@ SOURCES_RETRY_S: Final = 0.5  # the same question while nobody is linked
 DOWNLOAD_EVENTS_MAX: Final = 256  # events that wait for a download's one task; stores wait beyond
 PROGRESS_INTERVAL_S: Final = 0.25  # between two FetchProgress: what an eye can follow
 DIAGNOSIS_INTERVAL_S: Final = 1.0  # what is named as a transfer's bottleneck is that of so long
+SOURCES_EAGER_S: Final = (
+    2.0  # for so long a fetch that began asks every SOURCES_RETRY_S: others begin with it
+)
+SOURCES_ANSWER_S: Final = 0.5  # who has not said by now who has it: the answer counts at the next question
+PEERS_ASKED_AT_ONCE: Final = (
+    4  # peers that never were asked who has it; those that were, one each SOURCES_REFRESH_S
+)
+SEARCHES_MAX: Final = 1024  # torrents of which we know who was asked; the oldest is forgotten
 SOURCES_REFRESH_S: Final = 5.0  # how often a running download asks who else has it
 REQUESTS_PER_LINK_MAX: Final = 64  # streams one peer may have us work on; more are answered BUSY
 DISK_THREADS: Final = 8  # blocking calls at once: disks gain nothing beyond

@@ -25,7 +25,7 @@ from typing import Self
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, ConfigError, NetworkError, NotFound
+from p2pnode.errors import ConfigError, NetworkError, NotFound
 from p2pnode.node.announcer import Announcer
 from p2pnode.node.blocking import RunBlocking, in_threads
 from p2pnode.node.bottleneck import Bottleneck
@@ -38,12 +38,13 @@ from p2pnode.node.mirror import mirror_for_ever
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.offers import Offer, Offers
 from p2pnode.node.operator import serve_operators
+from p2pnode.node.peer_exchange import PeerExchange
 from p2pnode.node.peer_link import PeerLink
 from p2pnode.node.presence import Presence
 from p2pnode.node.pushing import Pusher, PushReceiver
 from p2pnode.node.rate_limits import RateLimits, Throttles
-from p2pnode.node.references import Reference, Wanted, wanted_from
-from p2pnode.node.requests import OpenStream, ask_files, ask_peers, ask_sources, order_push
+from p2pnode.node.references import Reference, wanted_from
+from p2pnode.node.requests import OpenStream, ask_files, ask_peers, order_push
 from p2pnode.node.responder import Caller, Responder
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.node.sharing import Shared, Shares
@@ -62,7 +63,7 @@ from p2pnode.quic import (
 )
 from p2pnode.storage import Catalogue
 from p2pnode.torrent import Bitfield, Metainfo, Ticket, TicketNode, TicketServer
-from p2pnode.wire.communication import FileItem, NodeItem, PeerReport, PushReport
+from p2pnode.wire.communication import FileItem, PeerReport, PushReport
 
 OpenSocket = Callable[[Address], Awaitable[DatagramSocket]]
 
@@ -70,11 +71,11 @@ OpenSocket = Callable[[Address], Awaitable[DatagramSocket]]
 class Node:
     """A running node, as an asynchronous context manager. All arguments are keywords.
 
-    `role` is "peer", "server" or "client" (fetches and asks, offers nothing). `listen` is (host, port), "::" for
-    all addresses of both families, port 0 for any. `files_dir` is shared and watched; `state_dir` keeps the
-    node's key and catalogue (without it, both are new). `allow` closes the node to all other node ids; `admins`
-    may command a server. `mirror` fetches whatever the server lists. `limits` are of file bytes a second;
-    `diagnostics` are for those who look for an error.
+    `role` is "peer", "server" or "client" (fetches and asks, and gives what it fetches while it runs). `listen` is
+    (host, port), "::" for all addresses of both families, port 0 for any. `files_dir` is shared and watched;
+    `state_dir` keeps the node's key and catalogue (without it, both are new). `allow` closes the node to all other
+    node ids; `admins` may command a server. `mirror` fetches whatever the server lists. `limits` are of file bytes
+    a second; `diagnostics` are for those who look for an error.
     """
 
     def __init__(
@@ -213,11 +214,20 @@ class Node:
             publish=publish,
             source_told=self._source_told,
         )
+        self._exchange = self._responder.exchange = PeerExchange(
+            own_id=self.node_id,
+            presence=self._presence,
+            links=self._link_service.links,
+            link_to=self._link_service.link_to,
+            server_link=self._server_link,
+            heard=lambda file_id: (),
+            nursery=self._nursery,
+        )
         self._fetcher = Fetcher(
             shares=self._shares,
-            find_sources=self._find_sources,
+            find_sources=self._exchange.find,
             list_files=self.list_files,
-            link_to=self._link_service.link_to,
+            link_to=self._exchange.link_to,
             run_blocking=self._run_blocking,
             publish=publish,
             rng=self._rng,
@@ -380,27 +390,12 @@ class Node:
     # -- what the parts call -------------------------------------------------------------------------------
 
     def _server_stream(self) -> OpenStream:
-        link = self._announcer.link if self._announcer else None
-        if link is None:
+        if (link := self._server_link()) is None:
             raise NetworkError("the server cannot be reached now")
         return link.request
 
-    async def _find_sources(self, wanted: Wanted) -> list[NodeItem]:
-        """Everybody known to have it: from the reference, from our own registry, from our server."""
-        found = {source.node_id: source for source in wanted.sources}
-        for source in self._presence.known_sources(wanted.file_id, wanted.pieces_root):
-            found[source.node_id] = source
-        if self._announcer is not None and self._announcer.link is not None:
-            try:
-                answers = await ask_sources(
-                    self._announcer.link.request, file_id=wanted.file_id, pieces_root=wanted.pieces_root
-                )
-            except REMOTE_FAULTS:
-                answers = []  # the announcer notices and dials again; others may have it meanwhile
-            for source in answers:
-                found[source.node_id] = source
-        found.pop(self.node_id, None)
-        return list(found.values())
+    def _server_link(self) -> PeerLink | None:
+        return self._announcer.link if self._announcer is not None else None
 
     def _share_changed(self, shared: Shared, offered: bool) -> None:
         self._offers.share_changed(shared.metainfo, offered)

@@ -15,7 +15,7 @@ import trio
 
 from p2pnode import __version__, config
 from p2pnode.errors import Busy
-from p2pnode.node.peer_link import role_of
+from p2pnode.node.peer_link import PeerInformation, role_of
 from p2pnode.quic import Address
 from p2pnode.tracker import LOCAL_HOST, Asker, Registry
 from p2pnode.wire.codec import rows_that_fit
@@ -85,14 +85,20 @@ class Presence:
     def arrived(
         self, node_id: bytes, announced: PresenceAnnounce, observed: Address, now: float
     ) -> PresenceResponse:
-        """Note that a node is there; raises `Busy` when there is no room for it."""
-        if role_of(announced.role) == "peer":
-            reason = self._registry.announce_presence(
-                node_id, announced, observed=observed, now=now, lasts_s=config.PRESENCE_LASTS_S
-            )
-            if reason is not None:
-                raise Busy(reason, retry_after_s=config.PRESENCE_LASTS_S)
-            self._wake()
+        """Note that a node is there; raises `Busy` when there is no room for it.
+
+        A client is there once it has something to give, and as long as it says that it is.
+        """
+        match role_of(announced.role):
+            case "peer":
+                reason = self._registry.announce_presence(
+                    node_id, announced, observed=observed, now=now, lasts_s=config.PRESENCE_LASTS_S
+                )
+                if reason is not None:
+                    raise Busy(reason, retry_after_s=config.PRESENCE_LASTS_S)
+                self._wake()
+            case "client":
+                self._registry.prolong_presence(node_id, now, config.PRESENCE_LASTS_S)
         return PresenceResponse(
             config.PROTOCOL_VERSION,
             observed,
@@ -102,6 +108,25 @@ class Presence:
             role=self._role,
             zone=self._zone,
         )
+
+    def client_offers(self, peer: PeerInformation, observed: Address, now: float) -> None:
+        """A node is about to say what it has: if it is a client, it is there from now on.
+
+        Not before: the commands of one user share a key, and one that only asks is not where others can be dialed.
+        """
+        if peer.role == "client" and self._role == "server":
+            announced = PresenceAnnounce(
+                config.PROTOCOL_VERSION,
+                agent=peer.agent,
+                name=peer.name,
+                role=peer.role,
+                zone=peer.zone,
+                addresses=peer.addresses,
+            )
+            self._registry.announce_presence(
+                peer.node_id, announced, observed=observed, now=now, lasts_s=config.PRESENCE_LASTS_S
+            )
+            self._wake()
 
     def left(self, node_id: bytes, now: float, *, for_good: bool = False) -> None:
         """The last link to a node ended; it may be back in a moment, unless it said bye."""

@@ -25,7 +25,8 @@ _HEX_ID = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{40}")
 class Wanted:
     """What a reference leads to. One of file id, pieces root and name is known; the rest may be.
 
-    More than `size_max` bytes are not wanted, whatever was said of the size.
+    More than `size_max` bytes are not wanted, whatever was said of the size. What is private is looked for nowhere
+    but at the server and in the reference itself (BEP 27).
     """
 
     file_id: bytes | None = None
@@ -34,6 +35,7 @@ class Wanted:
     metainfo: Metainfo | None = None
     sources: tuple[NodeItem, ...] = ()
     size_max: int | None = None
+    is_private: bool = False
 
 
 def wanted_from(reference: Reference | Wanted) -> Wanted:
@@ -71,9 +73,10 @@ def _from_metainfo(metainfo: Metainfo) -> Wanted:
         )
     if metainfo.is_canonical:
         return Wanted(file_id=metainfo.file_id, name=metainfo.name, metainfo=metainfo)
+    private = metainfo.is_private
     if metainfo.is_directory:
-        return Wanted(file_id=metainfo.info_hash_v2, name=metainfo.name)
-    return Wanted(pieces_root=metainfo.files[0].pieces_root, name=metainfo.name)
+        return Wanted(file_id=metainfo.info_hash_v2, name=metainfo.name, is_private=private)
+    return Wanted(pieces_root=metainfo.files[0].pieces_root, name=metainfo.name, is_private=private)
 
 
 def _from_magnet(magnet: Magnet) -> Wanted:

@@ -23,6 +23,7 @@ from p2pnode.errors import (
     TimedOut,
 )
 from p2pnode.node.message_stream import MessageStream, text_of
+from p2pnode.node.peer_exchange import PeerExchange
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.node.presence import Presence
 from p2pnode.node.pushing import Pusher, PushReceiver
@@ -31,6 +32,7 @@ from p2pnode.wire.codec import rows_that_fit
 from p2pnode.wire.communication import (
     Error,
     ErrorCode,
+    FileAcknowledge,
     FileAnnounce,
     FileList,
     FileRequest,
@@ -73,9 +75,10 @@ def error_message(error: P2PNodeError) -> Error:
 class Responder:
     """Answers one stream after the other; shared by all links of a node.
 
-    `push_receiver` and `pusher` are given once the node can fetch, which needs links, which need answers.
+    `exchange`, `push_receiver` and `pusher` are given once there are links, which need answers.
     """
 
+    exchange: PeerExchange
     push_receiver: PushReceiver
     pusher: Pusher
 
@@ -135,7 +138,7 @@ class Responder:
             case FileList():
                 await stream.send(self._presence.list_page(request))
             case FindSources():
-                await stream.send(self._presence.answer_sources(caller.node_id, caller.address, request))
+                await stream.send(self.exchange.answer(caller.node_id, caller.address, request))
             case PushRequest():
                 if not caller.is_our_server:
                     raise Refused("pushes are taken only from the server that this node chose")
@@ -170,5 +173,10 @@ class Responder:
         while announce is not None:
             if not isinstance(announce, FileAnnounce):
                 raise RemoteProtocolError("a stream of announces carries nothing else")
-            await stream.send(self._presence.accept_offer(caller.node_id, announce))
+            await stream.send(self._accept_offer(caller, announce))
             announce = await self._receive_in_time(stream)
+
+    def _accept_offer(self, caller: Caller, offer: FileAnnounce) -> FileAcknowledge:
+        if caller.link is not None:
+            self._presence.client_offers(caller.link.peer, caller.address, trio.current_time())
+        return self._presence.accept_offer(caller.node_id, offer)

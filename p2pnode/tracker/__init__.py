@@ -4,8 +4,21 @@
 everybody announces again.
 """
 
-from p2pnode.tracker.addresses import Address, Reach, reach_of
+from p2pnode.tracker.addresses import Address, Reach, known_addresses, reach_of, visible_addresses
 from p2pnode.tracker.piece_ranges import largest
 from p2pnode.tracker.registry import LOCAL_HOST, Asker, Registry, RegistryLimits
+from p2pnode.tracker.rumours import Rumours
 
-__all__ = ["LOCAL_HOST", "Address", "Asker", "Reach", "Registry", "RegistryLimits", "largest", "reach_of"]
+__all__ = [
+    "LOCAL_HOST",
+    "Address",
+    "Asker",
+    "Reach",
+    "Registry",
+    "RegistryLimits",
+    "Rumours",
+    "known_addresses",
+    "largest",
+    "reach_of",
+    "visible_addresses",
+]

@@ -14,7 +14,15 @@ from typing import Final
 
 from p2pnode import config
 
-__all__ = ["Address", "Reach", "known_addresses", "network_of", "reach_of", "visible_addresses"]
+__all__ = [
+    "Address",
+    "Reach",
+    "believable_addresses",
+    "known_addresses",
+    "network_of",
+    "reach_of",
+    "visible_addresses",
+]
 
 Address = tuple[str, int]
 """A host and a port, the host in digits."""
@@ -90,6 +98,23 @@ def visible_addresses(
     if (node in _NEAR and asker in _NEAR) or _normal(observed_host) == _normal(asker_host):
         allowed.add(Reach.SITE)
     return tuple(address for address in addresses if reach_of(address[0]) in allowed)
+
+
+def believable_addresses(addresses: Iterable[Address], teller_host: str) -> tuple[Address, ...]:
+    """Those that a node at `teller_host` may have met, of the `addresses` that it gives for another node.
+
+    Who is out in the world can know nobody on our machine, nor in our site.
+    """
+    allowed = {
+        Reach.MACHINE: {Reach.MACHINE, Reach.SITE, Reach.WORLD},
+        Reach.SITE: {Reach.SITE, Reach.WORLD},
+    }.get(reach_of(teller_host), {Reach.WORLD})
+    believable = (
+        (_normal(host), port)
+        for host, port in addresses
+        if reach_of(host) in allowed and port not in config.PORTS_NEVER_DIALED
+    )
+    return tuple(dict.fromkeys(believable))[: config.ADDRESSES_PER_NODE_MAX]
 
 
 def _parse(host: str) -> IPv4Address | IPv6Address | None:

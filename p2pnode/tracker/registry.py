@@ -113,6 +113,11 @@ class Registry:
         self._queue_expiry(node_id, node)
         return None
 
+    def prolong_presence(self, node_id: bytes, now: float, lasts_s: float) -> None:
+        """A node that is known is there for `lasts_s` from now on; one that is not stays unknown."""
+        if (node := self._nodes.get(node_id)) is not None:
+            node.expires_at = now + lasts_s
+
     def _objection(self, known: _Node | None, host: str | None) -> str | None:
         if known is None and len(self._nodes) >= self._limits.nodes:
             return "this node knows as many others as it can hold"

@@ -164,7 +164,7 @@ async def test_an_error_on_the_control_stream_is_no_answer(autojump_clock: MockC
         assert (await link.connection.wait_closed()).code == 1
 
 
-async def test_t6_a_stranger_cannot_keep_our_own_share_out_of_the_list(
+async def test_T6_a_stranger_cannot_keep_our_own_share_out_of_the_list(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:
     server = await swarm.start_server()

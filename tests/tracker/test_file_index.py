@@ -66,7 +66,7 @@ CHANGED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changed", CHANGED)
-def test_t6_a_stranger_who_came_first_shuts_nobody_out(changed: dict[str, Any]) -> None:
+def test_T6_a_stranger_who_came_first_shuts_nobody_out(changed: dict[str, Any]) -> None:
     files = index()
     files.offer(MALLORY, announce(**changed))
     [lie] = files.find(announce().file_id, None)
@@ -86,7 +86,7 @@ def test_t6_a_stranger_who_came_first_shuts_nobody_out(changed: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("changed", CHANGED)
-def test_t6_our_own_word_counts_above_all_others(changed: dict[str, Any]) -> None:
+def test_T6_our_own_word_counts_above_all_others(changed: dict[str, Any]) -> None:
     files = index()
     for stranger in (MALLORY, BOB):
         files.offer(stranger, announce(**changed))
@@ -220,7 +220,7 @@ def test_any_bytes_are_a_place_in_the_list(after: bytes) -> None:
     assert len(files.page("", after, 5)[0]) == (after < b"mm")
 
 
-def test_t6_one_node_may_announce_so_many_files() -> None:
+def test_T6_one_node_may_announce_so_many_files() -> None:
     files = index(files_per_node_max=2)
     assert [files.offer(ALICE, announce(number)) is None for number in range(3)] == [True, True, False]
     assert files.offer(ALICE, announce(1, have=((0, 1),))) is None  # of what it has, it may say more
@@ -229,7 +229,7 @@ def test_t6_one_node_may_announce_so_many_files() -> None:
     assert files.offer(ALICE, announce(2)) is None
 
 
-def test_t6_all_nodes_together_may_offer_so_much() -> None:
+def test_T6_all_nodes_together_may_offer_so_much() -> None:
     files = index(offers_max=2)
     assert files.offer(ALICE, announce(1)) is None
     assert files.offer(BOB, announce(1)) is None
@@ -238,7 +238,7 @@ def test_t6_all_nodes_together_may_offer_so_much() -> None:
     assert files.offer(BOB, announce(2)) is None
 
 
-def test_t6_piece_runs_are_bounded_in_all() -> None:
+def test_T6_piece_runs_are_bounded_in_all() -> None:
     files = index(ranges_total_max=3)
     assert files.offer(ALICE, announce(have=((0, 1), (2, 1)))) is None
     assert files.offer(BOB, announce(have=((0, 1), (2, 1)))) is not None
@@ -249,7 +249,7 @@ def test_t6_piece_runs_are_bounded_in_all() -> None:
     assert files.offer(BOB, announce(have=((0, 1), (2, 1)))) is None
 
 
-def test_t6_a_withdrawal_makes_room_for_other_piece_runs() -> None:
+def test_T6_a_withdrawal_makes_room_for_other_piece_runs() -> None:
     files = index(ranges_total_max=2)
     for _ in range(3):
         assert files.offer(ALICE, announce(have=((0, 1), (2, 1)))) is None
@@ -259,7 +259,7 @@ def test_t6_a_withdrawal_makes_room_for_other_piece_runs() -> None:
     assert holders(files) == {ALICE: ((0, 1), (2, 1))}
 
 
-def test_t6_an_offer_in_crumbs_is_kept_in_part() -> None:
+def test_T6_an_offer_in_crumbs_is_kept_in_part() -> None:
     crumbs = (*((2 * number, 1) for number in range(config.OFFER_RANGES_MAX)), (10_000, 50))
     files = index()
     files.offer(ALICE, announce(have=crumbs))

@@ -150,7 +150,7 @@ def test_a_node_that_left_and_came_back_lives_by_its_new_presence() -> None:
     assert registry.expire(40.0) == [node(1)]
 
 
-def test_t6_nodes_are_bounded() -> None:
+def test_T6_nodes_are_bounded() -> None:
     registry = Registry(RegistryLimits(nodes=2))
     assert arrive(registry, 1) is None
     assert arrive(registry, 2) is None
@@ -160,7 +160,7 @@ def test_t6_nodes_are_bounded() -> None:
     assert arrive(registry, 3) is None
 
 
-def test_t6_nodes_of_one_network_are_bounded() -> None:
+def test_T6_nodes_of_one_network_are_bounded() -> None:
     registry = Registry(RegistryLimits(nodes_per_network=2))
     assert arrive(registry, 1, "2a00:1::1") is None
     assert arrive(registry, 2, "2a00:1::2") is None
@@ -216,7 +216,7 @@ def test_a_withdrawal_is_accepted_always() -> None:
         (RegistryLimits(ranges=0), "pieces"),
     ],
 )
-def test_t6_what_is_over_a_limit_is_refused_with_a_reason(limits: RegistryLimits, word: str) -> None:
+def test_T6_what_is_over_a_limit_is_refused_with_a_reason(limits: RegistryLimits, word: str) -> None:
     registry = Registry(limits)
     arrive(registry, 1)
     acknowledge = registry.announce_file(node(1), announce())
@@ -291,7 +291,7 @@ def test_the_node_that_answers_lists_itself_without_address() -> None:
     assert (source.node_id, source.addresses) == (US, ())
 
 
-def test_t5_loopback_addresses_go_to_askers_on_loopback_only() -> None:
+def test_T5_loopback_addresses_go_to_askers_on_loopback_only() -> None:
     registry = Registry()
     arrive(registry, 1, "127.0.0.1", addresses=(("10.0.0.1", 7),))
     registry.announce_file(node(1), announce())

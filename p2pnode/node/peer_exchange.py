@@ -1,0 +1,195 @@
+"""Who has a torrent, as the server, the reference and our peers say; and our own answer to who asks us.
+
+So a server is a help and no need: whoever is linked to one node of a swarm finds the others through it. What peers
+say of third nodes is only a rumour (`tracker/rumours.py`), and a node is believed to be one when it has proven its
+key. Nobody holds up a question: who answers late is heard at the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import REMOTE_FAULTS
+from p2pnode.node.dialer import LinkTable
+from p2pnode.node.peer_link import PeerLink
+from p2pnode.node.presence import Presence
+from p2pnode.node.references import Wanted
+from p2pnode.node.requests import ask_sources
+from p2pnode.quic import Address
+from p2pnode.torrent import Bitfield
+from p2pnode.tracker import Rumours, known_addresses, visible_addresses
+from p2pnode.wire.codec import rows_that_fit
+from p2pnode.wire.communication import FindSources, NodeItem, Sources
+
+LinkTo = Callable[[NodeItem], Awaitable[PeerLink]]
+
+Heard = Callable[[bytes], Iterable[tuple[PeerLink, Bitfield]]]
+"""(file id) → the links over which somebody told us what he has of it."""
+
+
+@dataclass
+class _Search:
+    """What is known of one torrent that is looked for."""
+
+    by_server: dict[bytes, NodeItem] = field(default_factory=dict)  # as it said last
+    asked_at: dict[bytes, float] = field(default_factory=dict)  # peers, who was asked longest ago first
+    under_way: set[bytes] = field(default_factory=set)  # who has not answered yet
+    answered: trio.Event = field(default_factory=trio.Event)
+
+
+class PeerExchange:
+    """Asks for sources, and answers who asks. Questions run in `nursery`."""
+
+    def __init__(
+        self,
+        *,
+        own_id: bytes,
+        presence: Presence,
+        links: LinkTable,
+        link_to: LinkTo,
+        server_link: Callable[[], PeerLink | None],
+        heard: Heard,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._own_id = own_id
+        self._presence = presence
+        self._links = links
+        self._dial = link_to
+        self._server_link = server_link
+        self._heard = heard
+        self._nursery = nursery
+        self._rumours = Rumours()
+        self._searches: dict[tuple[bytes | None, bytes | None], _Search] = {}  # by file id and pieces root
+
+    # -- asking --------------------------------------------------------------------------------------------
+
+    async def find(self, wanted: Wanted) -> list[NodeItem]:
+        """Everybody who is known to have it; asks the server, and some peers who have it themselves."""
+        search = self._search(wanted)
+        found = self._known(wanted, search)
+        self._ask_server(wanted, search)
+        if not wanted.is_private:
+            self._ask_peers(wanted, search, found)
+        with trio.move_on_after(config.SOURCES_ANSWER_S):
+            while search.under_way:
+                await search.answered.wait()
+        found = self._known(wanted, search)
+        file_ids = {item.file_id for item in found.values()}
+        if wanted.file_id is not None:
+            file_ids.add(wanted.file_id)
+        rumours = self._rumours.take(file_ids, {self._own_id, *found}, trio.current_time())
+        return [*found.values(), *rumours]
+
+    async def link_to(self, source: NodeItem) -> PeerLink:
+        """Link to a source that was found; whoever told us of it is believed so much more, or less."""
+        try:
+            link = await self._dial(source)
+        except REMOTE_FAULTS:
+            self._rumours.dialed(source.node_id, None)
+            raise
+        self._rumours.dialed(source.node_id, link.connection.remote_address)
+        return link
+
+    def _search(self, wanted: Wanted) -> _Search:
+        key = wanted.file_id, wanted.pieces_root
+        search = self._searches.pop(key, None) or _Search()
+        self._searches[key] = search
+        if len(self._searches) > config.SEARCHES_MAX:
+            del self._searches[next(iter(self._searches))]
+        return search
+
+    def _known(self, wanted: Wanted, search: _Search) -> dict[bytes, NodeItem]:
+        """Those that the reference, we ourselves, our links or the server name; whoever says it best counts."""
+        found = {source.node_id: source for source in wanted.sources}
+        for source in self._presence.known_sources(wanted.file_id, wanted.pieces_root):
+            found[source.node_id] = source
+        for link, have in self._neighbours(wanted.file_id):
+            found.setdefault(link.node_id, _neighbour(link, have, wanted.file_id, ()))
+        found.update(search.by_server)
+        found.pop(self._own_id, None)
+        return found
+
+    def _ask_server(self, wanted: Wanted, search: _Search) -> None:
+        link = self._server_link()
+        if link is None or link.node_id in search.under_way:
+            return
+
+        def hear(sources: list[NodeItem]) -> None:
+            search.by_server = {source.node_id: source for source in sources}
+
+        self._begin(link, wanted, search, hear)
+
+    def _ask_peers(self, wanted: Wanted, search: _Search, found: dict[bytes, NodeItem]) -> None:
+        """Ask those who have it and were never asked, a few at a time; else, after a while, one of them again."""
+        now = trio.current_time()
+        server = self._server_link()
+        links = [link for link in map(self._links.best, found) if link is not None and link is not server]
+        chosen = [link for link in links if link.node_id not in search.asked_at][: config.PEERS_ASKED_AT_ONCE]
+        if not chosen and max(search.asked_at.values(), default=now) <= now - config.SOURCES_REFRESH_S:
+            chosen = sorted(links, key=lambda link: search.asked_at[link.node_id])[:1]
+        for link in chosen:
+            if link.node_id not in search.under_way:
+                search.asked_at[link.node_id] = now
+                self._begin(link, wanted, search, self._hearer(link))
+
+    def _hearer(self, link: PeerLink) -> Callable[[list[NodeItem]], None]:
+        def hear(sources: list[NodeItem]) -> None:
+            self._rumours.hear(link.node_id, link.connection.remote_address[0], sources, trio.current_time())
+
+        return hear
+
+    def _begin(
+        self, link: PeerLink, wanted: Wanted, search: _Search, hear: Callable[[list[NodeItem]], None]
+    ) -> None:
+        async def ask() -> None:
+            try:
+                hear(await ask_sources(link.request, file_id=wanted.file_id, pieces_root=wanted.pieces_root))
+            except REMOTE_FAULTS:
+                return  # whoever keeps the link notices; others may have it meanwhile
+            finally:
+                search.under_way.remove(link.node_id)
+                search.answered.set()
+                search.answered = trio.Event()
+
+        search.under_way.add(link.node_id)
+        self._nursery.start_soon(ask)
+
+    # -- answering -----------------------------------------------------------------------------------------
+
+    def answer(self, node_id: bytes, address: Address, asked: FindSources) -> Sources:
+        """Who has it, as the asker may know it: as is announced here, and as our peers told us."""
+        rows = list(self._presence.answer_sources(node_id, address, asked).sources)
+        named = {node_id, *(row.node_id for row in rows)}
+        for link, have in self._neighbours(asked.file_id):
+            if len(rows) >= asked.limit:
+                break
+            addresses = _addresses(link, address)
+            if link.node_id not in named and addresses:
+                named.add(link.node_id)
+                rows.append(_neighbour(link, have, asked.file_id, addresses))
+        return Sources(rows_that_fit(rows, asked.limit))
+
+    def _neighbours(self, file_id: bytes | None) -> Iterator[tuple[PeerLink, Bitfield]]:
+        if file_id is not None:
+            yield from self._heard(file_id)
+
+
+def _neighbour(
+    link: PeerLink, have: Bitfield, file_id: bytes | None, addresses: tuple[Address, ...]
+) -> NodeItem:
+    """One who told us what he has; he tells others himself, unless it is all there is."""
+    assert file_id is not None
+    ranges = have.ranges() if have.is_complete else ()
+    return NodeItem(
+        link.node_id, addresses, file_id, ranges, link.peer.zone, is_fetching=not have.is_complete
+    )
+
+
+def _addresses(link: PeerLink, asker: Address) -> tuple[Address, ...]:
+    """Where the asker can dial a node that we are linked to."""
+    observed = link.connection.remote_address
+    return visible_addresses(known_addresses(observed, link.peer.addresses, 0), observed[0], asker[0])

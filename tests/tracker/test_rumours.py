@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pnode import config
+from p2pnode.tracker.rumours import Rumours
+from p2pnode.wire.communication import NodeItem
+
+FILE, OTHER = b"f" * 32, b"o" * 32
+TELLER, SECOND = b"t" * 32, b"s" * 32
+HOST = "9.9.9.9"
+
+
+def node(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def item(number: int, *addresses: tuple[str, int], file_id: bytes = FILE) -> NodeItem:
+    return NodeItem(node(number), addresses or ((f"8.8.8.{number % 250}", 1000 + number),), file_id)
+
+
+def ids(items: list[NodeItem]) -> set[int]:
+    return {int.from_bytes(found.node_id, "big") for found in items}
+
+
+def test_what_one_tells_of_others_is_tried() -> None:
+    rumours = Rumours()
+    rumours.hear(TELLER, HOST, [item(1), item(2), item(3, file_id=OTHER)], now=0.0)
+    assert rumours.take([FILE], [node(2)], now=0.0) == [item(1)]
+    assert rumours.take([FILE], [], now=0.0) == [item(1), item(2)]
+    assert rumours.take([], [], now=0.0) == []
+
+
+def test_T1_addresses_that_the_teller_cannot_have_met_are_no_rumours() -> None:
+    rumours = Rumours()
+    rumours.hear(TELLER, HOST, [item(1, ("10.0.0.1", 80)), item(2, ("8.8.8.8", 53)), item(3, ("x", 5))], 0.0)
+    rumours.hear(TELLER, HOST, [item(4, ("127.0.0.1", 80), ("8.8.8.8", 7))], 0.0)
+    assert rumours.take([FILE], [], 0.0) == [item(4, ("8.8.8.8", 7))]
+
+
+def test_T1_a_liar_has_so_many_dials_that_fail_however_often_he_speaks() -> None:
+    rumours, dials = Rumours(), 0
+    for second in range(30):
+        rumours.hear(
+            TELLER, HOST, [item(second * 50 + number, ("8.8.8.8", 443)) for number in range(50)], second
+        )
+        for found in rumours.take([FILE], [], second):
+            dials += 1
+            rumours.dialed(found.node_id, None)
+    assert dials == config.RUMOUR_DIALS
+    later = 30.0 + config.RUMOUR_DIAL_REGAINED_S
+    assert len(rumours.take([FILE], [], later)) == 1
+
+
+def test_who_tells_the_truth_is_believed_without_end() -> None:
+    rumours, linked = Rumours(), set[int]()
+    rumours.hear(TELLER, HOST, [item(number) for number in range(60)], 0.0)
+    while found := rumours.take([FILE], [], 0.0):
+        assert len(found) <= config.RUMOUR_DIALS
+        assert rumours.take([FILE], [], 0.0) == found  # until it is known what came of it
+        for one in found:
+            rumours.dialed(one.node_id, one.addresses[0])
+        linked |= ids(found)
+    assert linked == set(range(60))
+
+
+def test_T1_a_wrong_address_for_a_node_that_is_there_costs_the_liar_alone() -> None:
+    """The node answers where another teller says that it is."""
+    rumours = Rumours()
+    for number in range(config.RUMOUR_DIALS):
+        rumours.hear(TELLER, HOST, [item(number, ("8.8.4.4", 443))], 0.0)
+        rumours.hear(SECOND, HOST, [item(number)], 0.0)
+        [found] = rumours.take([FILE], [], 0.0)
+        assert found.addresses == (("8.8.4.4", 443), *item(number).addresses)
+        rumours.dialed(node(number), item(number).addresses[0])
+    rumours.hear(TELLER, HOST, [item(100, ("8.8.4.4", 443))], 0.0)
+    assert rumours.take([FILE], [], 0.0) == []
+    rumours.hear(SECOND, HOST, [item(101)], 0.0)
+    assert ids(rumours.take([FILE], [], 0.0)) == {101}
+
+
+def test_T6_what_is_remembered_is_bounded() -> None:
+    rumours = Rumours()
+    for number in range(config.RUMOUR_TELLERS_MAX + 1):
+        rumours.hear(node(number), HOST, [item(number)], 0.0)
+    assert 0 not in ids(rumours.take([FILE], [], 0.0))
+    assert len(rumours.take([FILE], [], 0.0)) == config.RUMOUR_TELLERS_MAX
+    rumours = Rumours()
+    rumours.hear(TELLER, HOST, [item(number) for number in range(2 * config.RUMOURS_PER_TELLER_MAX)], 0.0)
+    [teller] = rumours._tellers.values()
+    assert len(teller.rumours) == config.RUMOURS_PER_TELLER_MAX
+
+
+OPERATIONS = st.one_of(
+    st.tuples(st.just("hear"), st.integers(0, 3), st.integers(0, 40)),
+    st.tuples(st.just("take"), st.none(), st.none()),
+    st.tuples(st.just("fail"), st.integers(0, 40), st.none()),
+    st.tuples(st.just("link"), st.integers(0, 40), st.none()),
+)
+
+
+@given(st.lists(OPERATIONS, max_size=200))
+def test_dials_under_way_and_failed_never_exceed_what_a_teller_has(operations: list[Any]) -> None:
+    rumours = Rumours()
+    failed: dict[int, int] = {}
+    told: dict[int, set[int]] = {}
+    for kind, first, second in operations:
+        match kind:
+            case "hear":
+                rumours.hear(node(1000 + first), HOST, [item(second)], 0.0)
+                told.setdefault(first, set()).add(second)
+            case "take":
+                rumours.take([FILE], [], 0.0)
+            case _:
+                tried = [t for t in rumours._tellers.items() if (node(first), FILE) in t[1].tried]
+                for teller_id, _ in tried:
+                    number = int.from_bytes(teller_id, "big")
+                    failed[number] = failed.get(number, 0) + (kind == "fail")
+                rumours.dialed(node(first), item(first).addresses[0] if kind == "link" else None)
+        for teller_id, teller in rumours._tellers.items():
+            spent = len(teller.tried) + failed.get(int.from_bytes(teller_id, "big"), 0)
+            assert teller.credit + spent == config.RUMOUR_DIALS
+            assert teller.credit >= 0
+            assert teller.tried <= teller.rumours.keys()
