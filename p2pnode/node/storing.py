@@ -15,7 +15,7 @@ import trio
 from p2pnode import config
 from p2pnode.errors import HashMismatch, P2PNodeError
 from p2pnode.node.blocking import RunBlocking
-from p2pnode.storage import FileStore
+from p2pnode.storage import FileStore, WholePiece
 
 
 class PieceMismatch(HashMismatch):
@@ -103,11 +103,35 @@ def _store(store: FileStore, runs: Sequence[Run]) -> tuple[list[Stored], P2PNode
     """In a thread: verify, write and journal."""
     stored = []
     try:
-        for run in _joined(runs):
-            stored.append(_store_one(store, run))
+        for one in _store_each(store, runs):
+            stored.append(one)
     except P2PNodeError as error:
         return stored, error
     return stored, None
+
+
+def _store_each(store: FileStore, runs: Sequence[Run]) -> Iterator[Stored]:
+    """Pieces that came whole are stored many at once, as small files are; the rest run by run."""
+    whole: list[WholePiece] = []
+    for run in _joined(runs):
+        if run.hashes and len(run.data) == store.metainfo.piece(run.piece).length:
+            whole.append(WholePiece(run.piece, run.hashes, run.data))
+            continue
+        yield from _store_whole(store, whole)
+        whole = []
+        yield _store_one(store, run)
+    yield from _store_whole(store, whole)
+
+
+def _store_whole(store: FileStore, pieces: Sequence[WholePiece]) -> Iterator[Stored]:
+    while pieces:
+        try:
+            count = store.write_pieces(pieces)
+        except HashMismatch as error:
+            raise PieceMismatch(pieces[0].index, str(error)) from None
+        for piece in pieces[:count]:
+            yield Stored(piece.index, len(piece.data), True)
+        pieces = pieces[count:]
 
 
 def _store_one(store: FileStore, run: Run) -> Stored:

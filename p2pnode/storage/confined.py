@@ -67,7 +67,7 @@ def _step_into(fd: int, name: str, create: bool) -> int:
     return os.open(name, os.O_RDONLY | _DIRECTORY | _NO_FOLLOW, dir_fd=fd)
 
 
-def open_file(root_fd: int, parts: Sequence[str], flags: int) -> int:
+def open_file(root_fd: int, parts: Sequence[str], flags: int, mode: int = 0o666) -> int:
     """Open the file `parts` below `root_fd` with READ, UPDATE, CREATE or CREATE_NEW.
 
     With a creating flag the directories on the way are made too. StorageError when what is there is not a
@@ -77,19 +77,27 @@ def open_file(root_fd: int, parts: Sequence[str], flags: int) -> int:
     check_component(name)
     parent_fd = open_directory(root_fd, directories, create=bool(flags & os.O_CREAT))
     try:
-        fd = os.open(name, flags | _NO_FOLLOW | _NO_WAIT, 0o666, dir_fd=parent_fd)
+        return open_entry(parent_fd, name, flags, mode)
     finally:
         os.close(parent_fd)
+
+
+def open_entry(parent_fd: int, name: str, flags: int, mode: int = 0o666) -> int:
+    """The same of the entry `name` of a directory that is open."""
+    check_component(name)
+    fd = os.open(name, flags | _NO_FOLLOW | _NO_WAIT, mode, dir_fd=parent_fd)
+    if flags & os.O_EXCL:
+        return fd  # it is new, so it is plain
     try:
-        _require_plain(fd, name)
+        require_plain(os.fstat(fd), name)
     except StorageError:
         os.close(fd)
         raise
     return fd
 
 
-def _require_plain(fd: int, name: str) -> None:
-    found = os.fstat(fd)
+def require_plain(found: os.stat_result, name: str) -> None:
+    """StorageError unless that is the status of a regular file with one name."""
     if not stat.S_ISREG(found.st_mode):
         raise StorageError(f"{name!r} is not a regular file; it is left alone")
     if found.st_nlink > 1:

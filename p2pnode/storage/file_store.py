@@ -10,12 +10,12 @@ from __future__ import annotations
 import enum
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from p2pnode.config import BLOCK_SIZE, CHECKPOINT_BYTES, CHECKPOINT_INTERVAL_S, CHUNK_SIZE, METAINFO_SIZE_MAX
+from p2pnode.config import BLOCK_SIZE, CHECKPOINT_BYTES, CHECKPOINT_INTERVAL_S, CHUNK_SIZE
 from p2pnode.errors import (
-    HashMismatch,
     InvalidData,
     LocalProtocolError,
     MetainfoError,
@@ -24,12 +24,19 @@ from p2pnode.errors import (
     StorageError,
     TargetExists,
 )
-from p2pnode.storage import confined
 from p2pnode.storage.block_map import BlockMap
+from p2pnode.storage.checking import WholePiece, count_right, require_equal, run_in
 from p2pnode.storage.faults import translated
-from p2pnode.storage.journal import Journal, Run, encode_checkpoint, encode_hashes, encode_run, read_header
+from p2pnode.storage.journal import (
+    Journal,
+    Run,
+    encode_checkpoint,
+    encode_hashes,
+    encode_pieces,
+    encode_run,
+)
 from p2pnode.storage.open_files import OpenFiles, read_at, write_at
-from p2pnode.storage.partial import Partial, journal_name
+from p2pnode.storage.partial import Partial
 from p2pnode.storage.recovery import recover
 from p2pnode.storage.shared_files import SharedFiles
 from p2pnode.storage.store import PieceData
@@ -37,8 +44,8 @@ from p2pnode.storage.syncing import sync_files
 from p2pnode.storage.threads import OnProgress
 from p2pnode.storage.verification import has_right_sizes, verify_path
 from p2pnode.storage.work_times import WorkTimes
-from p2pnode.torrent.bitfield import Bitfield, Ranges
-from p2pnode.torrent.merkle import HASH_SIZE, block_hashes
+from p2pnode.torrent.bitfield import Bitfield, Ranges, runs_of
+from p2pnode.torrent.merkle import block_hashes
 from p2pnode.torrent.metainfo import Metainfo
 from p2pnode.torrent.pieces import Piece
 
@@ -198,7 +205,7 @@ class FileStore:
     def write_blocks(self, piece: int, first_block: int, data: bytes | memoryview) -> bool:
         """Verify and keep blocks; whether the piece is whole now. Errors as `Store.write_blocks` says."""
         described = self._piece(piece)
-        run = _run_in(described, first_block, len(data))
+        run = run_in(described, first_block, len(data))
         with self._lock:
             if self._blocks.has_blocks(run.piece, run.first_block, run.count):
                 return piece in self._blocks.have
@@ -207,7 +214,7 @@ class FileStore:
         if expected is None:
             raise LocalProtocolError(f"blocks of piece {piece} before its hashes")
         with self.times.hashing:
-            _require_equal(run, block_hashes(data), expected)
+            require_equal(run, block_hashes(data), expected)
         with translated("write", self.path), self.times.disk:
             with self._files.borrow(described.file_index) as fd:
                 write_at(fd, data, described.offset + first_block * BLOCK_SIZE)
@@ -226,6 +233,53 @@ class FileStore:
                 download.unsynced_files.add(file_index)
                 download.unsynced_bytes += size
                 return run.piece in self._blocks.have
+
+    def write_pieces(self, pieces: Sequence[WholePiece]) -> int:
+        """Verify and keep pieces that came whole, in order; how many of them, at least one, are here now.
+
+        So many small files cost one record of the journal. It ends before a piece that is wrong or cannot be
+        written. When that is the first one, it raises: HashMismatch, InvalidData, DiskFull, StorageError.
+        """
+        with self._lock:
+            partial, have = self._working().partial, self._blocks.have
+        with self.times.hashing:
+            right = pieces[: count_right(self.metainfo, pieces)]
+        written: list[int] = []
+        with translated("write", self.path), self.times.disk:
+            try:
+                for piece in right:
+                    if piece.index not in have:
+                        self._write_piece(partial, self._piece(piece.index), piece.data)
+                    written.append(piece.index)
+            except (OSError, StorageError):
+                if not written:
+                    raise
+            self._pieces_written(written)
+        return len(written)
+
+    def _write_piece(self, partial: Partial, piece: Piece, data: bytes | memoryview) -> None:
+        is_whole_file = piece.length == self.metainfo.files[piece.file_index].size
+        if is_whole_file and partial.create_file(piece.file_index, data):
+            return
+        with self._files.borrow(piece.file_index) as fd:
+            write_at(fd, data, piece.offset)
+
+    def _pieces_written(self, pieces: Sequence[int]) -> None:
+        """Journal whole pieces whose data is written."""
+        with self._journaling:
+            with self._lock:
+                download, have = self._working(), self._blocks.have
+            new = [piece for piece in pieces if piece not in have]
+            if not new:
+                return
+            runs = runs_of(new)
+            download.journal.append(b"".join(encode_pieces(first, count) for first, count in runs))
+            described = [self._piece(piece) for piece in new]
+            with self._lock:
+                for first, count in runs:
+                    self._blocks.add_pieces(first, count)
+                download.unsynced_files.update(piece.file_index for piece in described)
+                download.unsynced_bytes += sum(piece.length for piece in described)
 
     def _working(self) -> _Download:
         """The download, which must go on; the lock is held."""
@@ -295,7 +349,9 @@ class FileStore:
                 download = self._working()
                 if not self._blocks.have.is_complete:
                     raise LocalProtocolError("published before it was complete")
-            download.partial.finish_files()
+            changed = download.partial.finish_files()
+            with self._lock:
+                download.unsynced_files |= changed
             self._checkpoint()
             download.partial.publish()
             with self._lock:
@@ -338,37 +394,6 @@ class FileStore:
         self._state = state
 
 
-def peek_journal(target: Path) -> Metainfo | None:
-    """The metainfo of an interrupted download to `target`, if there is one that can be read.
-
-    What was planted in its place, a link or a FIFO perhaps, is none.
-    """
-    try:
-        fd = _open_journal(target)
-    except (OSError, StorageError):
-        return None
-    try:
-        header = read_header(fd)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-    if header is None:
-        return None
-    try:
-        return Metainfo.decode(header.metainfo, size_max=METAINFO_SIZE_MAX)
-    except InvalidData:
-        return None
-
-
-def _open_journal(target: Path) -> int:
-    directory_fd = confined.open_root(target.parent)
-    try:
-        return confined.open_file(directory_fd, (journal_name(target),), confined.READ)
-    finally:
-        os.close(directory_fd)
-
-
 def _require_v2(metainfo: Metainfo) -> None:
     if metainfo.info_hash_v2 is None:
         raise MetainfoError(
@@ -392,23 +417,3 @@ def _start(
         if blocks.is_empty:
             partial.remove()
         raise
-
-
-def _run_in(piece: Piece, first_block: int, size: int) -> Run:
-    """What `size` bytes from `first_block` on are; InvalidData unless they are whole blocks of the piece."""
-    end = first_block * BLOCK_SIZE + size
-    if first_block < 0 or not size or end > piece.length or (size % BLOCK_SIZE and end != piece.length):
-        raise InvalidData(f"{size} bytes from block {first_block} on are no blocks of piece {piece.index}")
-    return Run(piece.index, first_block, -(-size // BLOCK_SIZE))
-
-
-def _require_equal(run: Run, found: bytes, expected: bytes) -> None:
-    if found == expected:
-        return
-    pairs = zip(_hashes_in(found), _hashes_in(expected), strict=True)
-    block = run.first_block + next(number for number, pair in enumerate(pairs) if pair[0] != pair[1])
-    raise HashMismatch(f"block {block} of piece {run.piece} is not what its hash says")
-
-
-def _hashes_in(joined: bytes) -> list[bytes]:
-    return [joined[start : start + HASH_SIZE] for start in range(0, len(joined), HASH_SIZE)]

@@ -8,17 +8,20 @@ descriptor of the directory they are in, so that nothing that happens to its pat
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
-from p2pnode.config import COMPONENT_SIZE_MAX, JOURNAL_SUFFIX, PARTIAL_SUFFIX
-from p2pnode.errors import DiskFull, StorageError
+from p2pnode.config import COMPONENT_SIZE_MAX, JOURNAL_SUFFIX, METAINFO_SIZE_MAX, PARTIAL_SUFFIX
+from p2pnode.errors import DiskFull, InvalidData, StorageError
 from p2pnode.storage import confined, publishing
 from p2pnode.storage.block_map import BlockMap
-from p2pnode.storage.journal import Header, Journal, encode_checkpoint, encode_state
+from p2pnode.storage.directories import Directories
+from p2pnode.storage.journal import Header, Journal, encode_checkpoint, encode_state, read_header
 from p2pnode.storage.locking import TargetLock
 from p2pnode.storage.open_files import write_at
+from p2pnode.storage.syncing import sync_directories
 from p2pnode.torrent.metainfo import Metainfo
 
 _NEW_SUFFIX = "-new"  # of a journal that is being written afresh
@@ -49,6 +52,7 @@ class Partial:
         self._hidden = hidden_name(target.name, PARTIAL_SUFFIX)
         self._made = bytearray(len(metainfo.files))  # by file: is it there, with its full size
         self._tree_fd: int | None = None
+        self._directories: Directories | None = None  # of the tree, as soon as it is there
         self._inode = 0  # of the partial that is worked on
         self._directory_fd = confined.open_root(target.parent)
         try:
@@ -61,9 +65,7 @@ class Partial:
 
     def open_found(self, index: int) -> int:
         """A descriptor of file `index`; FileNotFoundError where it was not made yet."""
-        if self._metainfo.is_directory and self._tree_fd is None:
-            self._tree_fd = confined.open_directory(self._directory_fd, (self._hidden,))
-        fd = confined.open_file(self._root_fd, self._parts(index), confined.UPDATE)
+        fd = self._open(index, confined.UPDATE)
         self._made[index] = os.fstat(fd).st_size == self._metainfo.files[index].size
         return fd
 
@@ -72,8 +74,7 @@ class Partial:
 
         One that vanishes or is cut later is not mended: zeros would stand where blocks were.
         """
-        flags = confined.UPDATE if self._made[index] else confined.CREATE
-        fd = confined.open_file(self._root_fd, self._parts(index), flags)
+        fd = self._open(index, confined.UPDATE if self._made[index] else confined.CREATE)
         try:
             self._require_size(fd, index)
         except BaseException:
@@ -89,9 +90,35 @@ class Partial:
             os.ftruncate(fd, size)
         self._made[index] = True
 
-    @property
-    def _root_fd(self) -> int:
-        return self._directory_fd if self._tree_fd is None else self._tree_fd
+    def create_file(self, index: int, data: bytes | memoryview) -> bool:
+        """Make file `index` with all of its bytes; False, and nothing done, when it was made before.
+
+        A kill may leave a part of it: that has not the full size, so nobody takes it for the file.
+        """
+        if self._made[index]:
+            return False
+        try:
+            fd = self._open(index, confined.CREATE_NEW)
+        except FileExistsError:
+            return False
+        try:
+            write_at(fd, data, 0)
+        finally:
+            os.close(fd)
+        self._made[index] = True
+        return True
+
+    def _open(self, index: int, flags: int) -> int:
+        mode = 0o777 if self._metainfo.files[index].is_executable else 0o666
+        if not self._metainfo.is_directory:
+            return confined.open_file(self._directory_fd, (self._hidden,), flags, mode)
+        return self._open_tree().open_file(self._metainfo.files[index].path, flags, mode)
+
+    def _open_tree(self, *, create: bool = False) -> Directories:
+        if self._directories is None:
+            self._tree_fd = confined.open_directory(self._directory_fd, (self._hidden,), create=create)
+            self._directories = Directories(self._tree_fd)
+        return self._directories
 
     def _parts(self, index: int) -> tuple[str, ...]:
         return self._metainfo.files[index].path if self._metainfo.is_directory else (self._hidden,)
@@ -166,22 +193,48 @@ class Partial:
 
     def _make_partial(self) -> None:
         if self._metainfo.is_directory:
-            if self._tree_fd is None:
-                self._tree_fd = confined.open_directory(self._directory_fd, (self._hidden,), create=True)
+            self._open_tree(create=True)
         else:
             os.close(self.open_part(0))
 
     # -- the end -------------------------------------------------------------------------------------------
 
-    def finish_files(self) -> None:
-        """Make the files that have no bytes, let those be executed that should be, and miss none."""
-        for index, file in enumerate(self._metainfo.files):
-            fd = self.open_part(index)
+    def finish_files(self) -> set[int]:
+        """Make the files that have no bytes, let those be executed that should be, and miss none.
+
+        The files that were made or changed: they are not on the device yet.
+        """
+        by_directory: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+        for index in range(len(self._metainfo.files)):
+            by_directory[self._parts(index)[:-1]].append(index)
+        changed: set[int] = set()
+        for directory, indices in by_directory.items():
+            root_fd = self._directory_fd if self._tree_fd is None else self._tree_fd
+            fd = confined.open_directory(root_fd, directory, create=True)
             try:
-                if file.is_executable:
-                    publishing.let_execute(fd)
+                changed.update(index for index in indices if self._finish_file(index, fd))
             finally:
                 os.close(fd)
+        return changed
+
+    def _finish_file(self, index: int, parent_fd: int) -> bool:
+        """Whether anything had to be done to file `index` in the directory that is open."""
+        file, name = self._metainfo.files[index], self._parts(index)[-1]
+        if not self._made[index]:
+            os.close(self.open_part(index))
+            return True
+        found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        confined.require_plain(found, name)
+        if found.st_size != file.size:
+            raise StorageError(f"{name!r} was changed by somebody else")
+        if not file.is_executable or publishing.is_executable(found):
+            return False
+        fd = self.open_part(index)
+        try:
+            publishing.let_execute(fd)
+        finally:
+            os.close(fd)
+        return True
 
     def publish(self) -> None:
         """Give the partial its name; TargetExists when something has it. Then the journal goes."""
@@ -191,7 +244,7 @@ class Partial:
             directories = {
                 file.path[:depth] for file in self._metainfo.files for depth in range(1, len(file.path))
             }
-            publishing.sync_directories(self._tree_fd, sorted(directories, key=len, reverse=True))
+            sync_directories(self._tree_fd, sorted(directories, key=len, reverse=True))
         publishing.publish(
             self._directory_fd, self._hidden, self._target.name, is_directory=self._metainfo.is_directory
         )
@@ -216,6 +269,39 @@ class Partial:
         if not found.st_size and found.st_nlink:
             self._remove_journal()
         self._lock.release()
+        if self._directories is not None:
+            self._directories.close()
         if self._tree_fd is not None:
             os.close(self._tree_fd)
         os.close(self._directory_fd)
+
+
+def peek_journal(target: Path) -> Metainfo | None:
+    """The metainfo of an interrupted download to `target`, if there is one that can be read.
+
+    What was planted in its place, a link or a FIFO perhaps, is none.
+    """
+    try:
+        fd = _open_journal(target)
+    except (OSError, StorageError):
+        return None
+    try:
+        header = read_header(fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    if header is None:
+        return None
+    try:
+        return Metainfo.decode(header.metainfo, size_max=METAINFO_SIZE_MAX)
+    except InvalidData:
+        return None
+
+
+def _open_journal(target: Path) -> int:
+    directory_fd = confined.open_root(target.parent)
+    try:
+        return confined.open_file(directory_fd, (journal_name(target),), confined.READ)
+    finally:
+        os.close(directory_fd)

@@ -12,11 +12,10 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from p2pnode.errors import TargetExists
-from p2pnode.storage import confined
 from p2pnode.storage.faults import translated
 
 _Way = Callable[[int, str, str], None]
@@ -51,17 +50,6 @@ def _use_first_that_works(ways: Sequence[_Way], directory_fd: int, hidden: str, 
             if error.errno not in _NOT_HERE:
                 raise
     return ways[-1](directory_fd, hidden, name)
-
-
-def sync_directories(root_fd: int, directories: Iterable[tuple[str, ...]]) -> None:
-    """The entries of these directories below the root, and of the root, are on the device."""
-    for parts in directories:
-        fd = confined.open_directory(root_fd, parts)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    os.fsync(root_fd)
 
 
 def _exists(name: str) -> TargetExists:
@@ -105,10 +93,19 @@ def _replace_placeholder_directory(directory_fd: int, old: str, new: str) -> Non
 _WAYS = {False: (_link, _replace_placeholder_file), True: (_replace_placeholder_directory,)}
 
 
+def is_executable(found: os.stat_result) -> bool:
+    """Whether everybody who may read the file with this status may run it too."""
+    return found.st_mode & 0o111 == (found.st_mode & 0o444) >> 2
+
+
 def let_execute(fd: int) -> None:
-    """Whoever may read the file may run it too."""
+    """Whoever may read the file may run it too, where the file system knows such a thing."""
     mode = stat.S_IMODE(os.fstat(fd).st_mode)
-    os.fchmod(fd, mode | (mode & 0o444) >> 2)
+    try:
+        os.fchmod(fd, mode | (mode & 0o444) >> 2)
+    except OSError as error:
+        if error.errno not in _NOT_HERE:
+            raise
 
 
 def remove_tree(directory_fd: int, name: str) -> None:

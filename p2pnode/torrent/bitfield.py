@@ -14,10 +14,22 @@ from typing import Final, Self
 
 from p2pnode.errors import InvalidData
 
-__all__ = ["Bitfield", "Ranges"]
+__all__ = ["Bitfield", "Ranges", "runs_of"]
 
 Ranges = tuple[tuple[int, int], ...]
 """Runs of pieces as `(first, count)`, ascending and not overlapping."""
+
+
+def runs_of(pieces: Iterable[int]) -> Ranges:
+    """Join pieces that follow each other into runs, in the order in which they come."""
+    runs: list[tuple[int, int]] = []
+    for piece in pieces:
+        if runs and sum(runs[-1]) == piece:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((piece, 1))
+    return tuple(runs)
+
 
 # BEP 3 counts the bits of a byte from its high end.
 _REVERSED_BITS: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))

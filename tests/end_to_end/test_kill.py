@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from p2pnode.config import PARTIAL_SUFFIX
-from p2pnode.storage.file_store import peek_journal
+from p2pnode.storage import peek_journal
 from p2pnode.storage.journal import replay
 from p2pnode.storage.partial import hidden_name, journal_name
 from tests.end_to_end.conftest import Served

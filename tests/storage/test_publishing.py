@@ -128,14 +128,6 @@ def test_S6_what_is_put_into_a_placeholder_is_not_lost(
     assert names_in(tmp_path / "name") == ["mine"]
 
 
-def test_directories_are_synced_below_a_root(directory: int, tmp_path: Path) -> None:
-    make(tmp_path / "tree", is_directory=True)
-    publishing.sync_directories(directory, [("tree", "sub"), ("tree",)])
-    (tmp_path / "link").symlink_to("tree")
-    with pytest.raises(OSError, match=r"Not a directory|symbolic"):
-        publishing.sync_directories(directory, [("link",)])
-
-
 @pytest.mark.parametrize(("before", "after"), [(0o644, 0o755), (0o600, 0o700), (0o640, 0o750)])
 def test_those_who_may_read_may_execute(tmp_path: Path, before: int, after: int) -> None:
     path = tmp_path / "file"

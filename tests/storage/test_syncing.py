@@ -10,7 +10,7 @@ import pytest
 
 from p2pnode.errors import StorageError
 from p2pnode.storage.open_files import OpenFiles
-from p2pnode.storage.syncing import sync_data, sync_files
+from p2pnode.storage.syncing import sync_data, sync_directories, sync_files
 
 MANY = range(40)
 
@@ -116,3 +116,27 @@ def test_a_system_without_fdatasync(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.delattr(os, "fdatasync")
     with (tmp_path / "file").open("wb") as file:
         sync_data(file.fileno())
+
+
+def test_few_directories_are_synced_alone_below_a_root(
+    tmp_path: Path, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    (tmp_path / "tree" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("tree")
+    root_fd = os.open(tmp_path, os.O_RDONLY)
+    sync_directories(root_fd, [("tree", "sub"), ("tree",)])
+    expected = {path.stat().st_ino for path in (tmp_path, tmp_path / "tree", tmp_path / "tree" / "sub")}
+    assert set(synced) == expected
+    assert synced[-1] == tmp_path.stat().st_ino
+    assert calls.of_file_systems == 0
+    with pytest.raises(OSError, match=r"Not a directory|symbolic"):
+        sync_directories(root_fd, [("link",)])
+    os.close(root_fd)
+
+
+def test_many_directories_are_synced_together(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    running(monkeypatch, "Linux", "6.1.0")
+    sync_directories(0, [(str(number),) for number in MANY])
+    assert calls.of_file_systems == 1
