@@ -226,15 +226,11 @@ def requests_for(store: FileStore, ranges: PieceRanges) -> Iterator[FileRequest]
 
     A partly written piece leads a request of its own, since only a request's first piece may skip blocks.
     """
-    nothing = Bitfield(store.metainfo.piece_count)
-    wanted, skipped = nothing, 0
-    for piece in Bitfield.from_ranges(ranges, store.metainfo.piece_count) - store.have():
-        stored = store.blocks_stored(piece)
-        if stored and wanted.bits:
-            yield FileRequest(store.metainfo.file_id, wanted.ranges(), first_block=skipped)
-            wanted = nothing
-        if not wanted.bits:
-            skipped = stored
-        wanted = wanted.adding(piece)
-    if wanted.bits:
-        yield FileRequest(store.metainfo.file_id, wanted.ranges(), first_block=skipped)
+    count = store.metainfo.piece_count
+    wanted = Bitfield.from_ranges(ranges, count) - store.have()
+    skipped = {piece: stored for piece in store.begun() & wanted if (stored := store.blocks_stored(piece))}
+    starts = sorted({0, *skipped})
+    for start, end in zip(starts, [*starts[1:], count], strict=True):
+        part = wanted & Bitfield(count).adding(start, end - start)
+        if part.bits:
+            yield FileRequest(store.metainfo.file_id, part.ranges(), first_block=skipped.get(start, 0))

@@ -157,6 +157,13 @@ class FileStore:
         with self._lock:
             return self._blocks.missing_blocks(piece)
 
+    def begun(self) -> Bitfield:
+        """The pieces of which something is here, but not all."""
+        with self._lock:
+            return Bitfield.from_ranges(
+                ((piece, 1) for piece in sorted(self._blocks.partial)), self.metainfo.piece_count
+            )
+
     def blocks_stored(self, piece: int) -> int:
         """How many blocks of a piece are here, counted from its start up to the first that is missing."""
         missing = self.missing_blocks(piece)
