@@ -242,11 +242,7 @@ class FileStore:
                 return run.piece in self._blocks.have
 
     def write_pieces(self, pieces: Sequence[WholePiece]) -> int:
-        """Verify and keep pieces that came whole, in order; how many of them, at least one, are here now.
-
-        So many small files cost one record of the journal. It ends before a piece that is wrong or cannot be
-        written. When that is the first one, it raises: HashMismatch, InvalidData, DiskFull, StorageError.
-        """
+        """Verify and keep pieces that came whole, so many small files at little cost; as `Store.write_pieces`."""
         with self._lock:
             partial, have = self._working().partial, self._blocks.have
         with self.times.hashing:

@@ -6,9 +6,11 @@ use one store at once. Every implementation passes the conformance tests of this
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from p2pnode.storage.checking import WholePiece
 from p2pnode.torrent.bitfield import Bitfield, Ranges
 from p2pnode.torrent.metainfo import Metainfo
 
@@ -58,6 +60,15 @@ class Store(Protocol):
         HashMismatch names the first block that is not what its hash says; InvalidData when the blocks do not
         lie in the piece; DiskFull and StorageError when they cannot be written, after which the same call may
         be tried again. Blocks that are here already are taken without an effect.
+        """
+        ...
+
+    def write_pieces(self, pieces: Sequence[WholePiece]) -> int:
+        """Verify and keep pieces that came whole, in order; how many of them, at least one, are here now.
+
+        It ends before a piece that is wrong or cannot be written. When that is the first one, it raises:
+        HashMismatch, InvalidData for what is no whole piece, DiskFull, StorageError. Pieces that are here
+        already are taken without an effect.
         """
         ...
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from random import Random
 
 from p2pnode.config import BLOCK_SIZE
-from p2pnode.storage import FileStore, PieceData, hash_path
+from p2pnode.storage import FileStore, PieceData, WholePiece, hash_path
 from p2pnode.torrent.creation import HashedFile, TorrentVersion, create_metainfo
 from p2pnode.torrent.merkle import FileHasher
 from p2pnode.torrent.metainfo import Metainfo
@@ -83,6 +83,18 @@ class Source:
     def give_block(self, store: FileStore, piece: int, block: int) -> bool:
         assert store.begin_piece(piece, self.piece(piece).block_hashes)
         return store.write_blocks(piece, block, self.block(piece, block))
+
+    def whole(self, index: int) -> WholePiece:
+        piece = self.piece(index)
+        return WholePiece(index, piece.block_hashes, bytes_of(piece))
+
+    def give_whole(self, store: FileStore) -> int:
+        """Write all that is missing, as one; how many pieces that was."""
+        pieces = [self.whole(index) for index in ~store.have()]
+        left = pieces
+        while left:
+            left = left[store.write_pieces(left) :]
+        return len(pieces)
 
     def give_pieces(self, store: FileStore, pieces: Iterable[int] | None = None) -> int:
         """Write what is missing of these pieces, of all by default; how many blocks that was."""

@@ -1,6 +1,8 @@
 """A process that is killed at every system call that changes a disk; run by `test_survival.py`.
 
-    kill_everywhere.py SOURCE SCRATCH METAINFO
+    kill_everywhere.py SOURCE SCRATCH METAINFO [whole]
+
+`whole`: pieces are stored whole, several at once, instead of block by block.
 
 For n = 1, 2, 3, …: a child downloads from SOURCE (a file or a tree) to a new directory in SCRATCH, and is
 killed by SIGKILL at its n-th such call; a write is half done then. Then another child goes on and checks
@@ -19,12 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from p2pnode.config import BLOCK_SIZE
-from p2pnode.storage import FileStore, publishing
+from p2pnode.storage import FileStore, WholePiece, publishing
 from p2pnode.torrent.metainfo import Metainfo
 
 CHANGING = (
     "pwrite", "fsync", "fdatasync", "rename", "link", "unlink", "ftruncate", "mkdir", "open", "fchmod",
 )  # fmt: skip
+
+TOGETHER = 3  # pieces that are stored with one call
+Download = Callable[[Metainfo, FileStore, Path, Callable[[int, int], None]], None]
 
 
 def kill_before(count: int) -> None:
@@ -73,7 +78,35 @@ def download(
     store.close()
 
 
-def check(metainfo: Metainfo, source: FileStore, target: Path, acknowledged: set[tuple[int, int]]) -> None:
+def download_whole(
+    metainfo: Metainfo, source: FileStore, target: Path, acknowledge: Callable[[int, int], None]
+) -> None:
+    """The same by whole pieces, `TOGETHER` at a time."""
+    store = FileStore.download(metainfo, target)
+    missing = list(~store.have())
+    while missing:
+        pieces = [whole_piece(source, piece) for piece in missing[:TOGETHER]]
+        count = store.write_pieces(pieces)
+        for piece in missing[:count]:
+            acknowledge(piece, 0)
+        missing = missing[count:]
+        store.checkpoint()
+    store.publish()
+    store.close()
+
+
+def whole_piece(source: FileStore, piece: int) -> WholePiece:
+    found = source.read_piece(piece)
+    return WholePiece(piece, found.block_hashes, b"".join(found.parts))
+
+
+def check(
+    download: Download,
+    metainfo: Metainfo,
+    source: FileStore,
+    target: Path,
+    acknowledged: set[tuple[int, int]],
+) -> None:
     """Nothing that was acknowledged is fetched again, and what comes out is right."""
 
     def acknowledge(piece: int, block: int) -> None:
@@ -102,7 +135,9 @@ def in_child(work: Callable[[], None]) -> int:
         os._exit(status)
 
 
-def kill_at(count: int, metainfo: Metainfo, source: FileStore, target: Path) -> tuple[int, int]:
+def kill_at(
+    count: int, download: Download, metainfo: Metainfo, source: FileStore, target: Path
+) -> tuple[int, int]:
     """Kill a download at its `count`-th call and check what follows; its status, and the blocks it had."""
     reader, writer = os.pipe()
 
@@ -117,16 +152,18 @@ def kill_at(count: int, metainfo: Metainfo, source: FileStore, target: Path) -> 
     os.close(writer)
     with os.fdopen(reader) as pipe:
         acknowledged = {(int(piece), int(block)) for piece, block in map(str.split, pipe)}
-    assert in_child(lambda: check(metainfo, source, target, acknowledged)) == 0, f"killed at {count}"
+    assert in_child(lambda: check(download, metainfo, source, target, acknowledged)) == 0, (
+        f"killed at {count}"
+    )
     return status, len(acknowledged)
 
 
-def main(source_path: Path, scratch: Path, metainfo: Metainfo) -> None:
+def main(source_path: Path, scratch: Path, metainfo: Metainfo, download: Download) -> None:
     source = FileStore.share(metainfo, source_path)
     for count in itertools.count(1):
         directory = scratch / str(count)
         directory.mkdir()
-        status, acknowledged = kill_at(count, metainfo, source, directory / "data")
+        status, acknowledged = kill_at(count, download, metainfo, source, directory / "data")
         sys.stdout.write(f"{acknowledged}\n")
         sys.stdout.flush()  # or the next child writes it too
         if status == 0:
@@ -135,4 +172,9 @@ def main(source_path: Path, scratch: Path, metainfo: Metainfo) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Metainfo.decode(Path(sys.argv[3]).read_bytes()))
+    main(
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        Metainfo.decode(Path(sys.argv[3]).read_bytes()),
+        download_whole if sys.argv[4:] == ["whole"] else download,
+    )

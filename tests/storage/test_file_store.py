@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -766,6 +766,112 @@ def test_S2_a_power_cut_keeps_what_it_likes_and_nothing_false_is_believed(
     store.publish()
     store.close()
     assert source.is_at(target)
+
+
+class TestWholePieces:
+    """Many pieces with one call, as small files come."""
+
+    CONTENTS: ClassVar = {f"{directory}/{name}": 100 for directory in "ab" for name in range(20)} | {
+        "a/x": PIECE + 1
+    }
+
+    @pytest.fixture
+    def many(self, tmp_path: Path) -> Source:
+        return Source(tmp_path / "source", self.CONTENTS)
+
+    def test_one_write_of_the_journal_and_one_for_each_file(
+        self, many: Source, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = FileStore.download(many.metainfo, target)
+        pieces = [many.whole(index) for index in range(many.metainfo.piece_count)]
+        writes: list[int] = []
+        real = os.pwrite
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", lambda fd, data, at: (writes.append(at), real(fd, data, at))[1])
+            patch.setattr(os, "ftruncate", None)  # never called
+            assert store.write_pieces([piece for piece in pieces if len(piece.data) == 100]) == 40
+        assert len(writes) == 41
+        many.give_whole(store)
+        store.publish()
+        store.close()
+        assert many.is_at(target)
+
+    def test_they_survive_without_a_checkpoint(self, many: Source, target: Path) -> None:
+        store = FileStore.download(many.metainfo, target)
+        many.give_whole(store)
+        store.close()
+        store = FileStore.download(many.metainfo, target)
+        assert store.have().is_complete
+        store.publish()
+        store.close()
+        assert many.is_at(target)
+
+    def test_S2_lost_data_that_no_checkpoint_covers_is_not_believed(self, many: Source, target: Path) -> None:
+        store = FileStore.download(many.metainfo, target)
+        many.give_whole(store)
+        store.close()
+        hidden = target.parent / HIDDEN
+        (hidden / "a" / "0").write_bytes(bytes(100))
+        (hidden / "a" / "1").write_bytes(b"")
+        (hidden / "a" / "x").write_bytes(b"short")
+        store = FileStore.download(many.metainfo, target)
+        assert many.give_whole(store) == 4
+        store.publish()
+        store.close()
+        assert many.is_at(target)
+
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+    @pytest.mark.parametrize("at", [1, 5, 41])
+    def test_S4_S5_a_write_that_fails_can_be_tried_again(
+        self, many: Source, target: Path, monkeypatch: pytest.MonkeyPatch, code: int, at: int
+    ) -> None:
+        """The first file, a later one, the journal."""
+        store = FileStore.download(many.metainfo, target)
+        pieces = [piece for piece in map(many.whole, range(42)) if len(piece.data) == 100]
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwrite", failing(os.pwrite, code, at=at))
+            if at == 5:
+                assert store.write_pieces(pieces) == 4
+            else:
+                with pytest.raises(DiskFull if code == errno.ENOSPC else StorageError):
+                    store.write_pieces(pieces)
+        assert len(store.have()) == (4 if at == 5 else 0)
+        many.give_whole(store)
+        store.close()
+        store = FileStore.download(many.metainfo, target)
+        assert store.have().is_complete
+        store.publish()
+        store.close()
+        assert many.is_at(target)
+
+    def test_M5_what_is_planted_is_not_written_through(
+        self, many: Source, target: Path, tmp_path: Path
+    ) -> None:
+        store = FileStore.download(many.metainfo, target)
+        mine = tmp_path / "mine"
+        mine.write_bytes(b"mine")
+        (target.parent / HIDDEN / "a").mkdir()
+        (target.parent / HIDDEN / "a" / "0").symlink_to(mine)
+        (target.parent / HIDDEN / "b").symlink_to(tmp_path)
+        pieces = {
+            many.metainfo.files[many.metainfo.piece(i).file_index].path: many.whole(i) for i in range(42)
+        }
+        for path in (("a", "0"), ("b", "0")):
+            with pytest.raises(StorageError, match="symbolic link"):
+                store.write_pieces([pieces[path]])
+        store.close()
+        assert mine.read_bytes() == b"mine"
+        assert not (tmp_path / "0").exists()
+
+    def test_threads_share_it(self, many: Source, target: Path) -> None:
+        store = FileStore.download(many.metainfo, target)
+        pieces = [many.whole(index) for index in range(many.metainfo.piece_count)]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(store.write_pieces, [pieces, pieces[::-1], pieces, pieces])) == [42] * 4
+        assert store.bytes_stored == many.metainfo.size
+        store.publish()
+        store.close()
+        assert many.is_at(target)
 
 
 def test_state_table_covers_every_state() -> None:

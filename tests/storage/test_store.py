@@ -9,7 +9,7 @@ import pytest
 
 from p2pnode.config import BLOCK_SIZE
 from p2pnode.errors import HashMismatch, InvalidData, LocalProtocolError, NotFound
-from p2pnode.storage import FileStore, Store
+from p2pnode.storage import FileStore, Store, WholePiece
 from tests.storage.content import PIECE, Source, bytes_of
 
 CONTENTS: dict[str, int | dict[str, int]] = {
@@ -123,3 +123,41 @@ class TestStore:
             store.missing_blocks(index)
         with pytest.raises(NotFound):
             store.read_piece(index)
+
+    def test_whole_pieces_are_kept_together(self, store: Store, origin: Source) -> None:
+        pieces = [origin.whole(index) for index in range(origin.metainfo.piece_count)]
+        assert store.write_pieces(pieces) == len(pieces)
+        assert store.have().is_complete
+        for piece in pieces:
+            assert store.read_piece(piece.index) == origin.piece(piece.index)
+        assert store.write_pieces(pieces) == len(pieces)
+
+    def test_a_whole_piece_may_follow_some_of_its_blocks(self, store: Store, origin: Source) -> None:
+        origin.give_block(store, 0, 0)
+        assert store.write_pieces([origin.whole(0)]) == 1
+        assert store.missing_blocks(0) == ()
+        assert store.read_piece(0) == origin.piece(0)
+
+    @pytest.mark.parametrize("fault", ["data", "hashes", "short", "long", "empty"])
+    def test_S7_whole_pieces_are_kept_up_to_the_first_that_is_wrong(
+        self, store: Store, origin: Source, fault: str
+    ) -> None:
+        pieces = [origin.whole(index) for index in range(origin.metainfo.piece_count)]
+        last, data = pieces[-1], bytes(pieces[-1].data)
+        wrong = {
+            "data": WholePiece(last.index, last.block_hashes, bytes([data[0] ^ 1]) + data[1:]),
+            "hashes": WholePiece(last.index, bytes(len(last.block_hashes)), data),
+            "short": WholePiece(last.index, last.block_hashes, data[:-1]),
+            "long": WholePiece(last.index, last.block_hashes, data + b"x"),
+            "empty": WholePiece(last.index, last.block_hashes, b""),
+        }[fault]
+        if len(pieces) > 1:
+            assert store.write_pieces([*pieces[:-1], wrong]) == len(pieces) - 1
+        with pytest.raises((HashMismatch, InvalidData), match=f"piece {last.index}"):
+            store.write_pieces([wrong])
+        assert last.index not in store.have()
+        assert store.write_pieces([last]) == 1
+
+    def test_S7_whole_pieces_past_the_end_are_refused(self, store: Store, origin: Source) -> None:
+        with pytest.raises(InvalidData):
+            store.write_pieces([WholePiece(1000, bytes(32), b"x")])

@@ -71,6 +71,21 @@ def test_S1_killed_at_every_call_that_changes_a_disk(tmp_path: Path, kind: str) 
     assert acknowledged[-1] == (13 if kind == "file" else 6)
 
 
+@pytest.mark.parametrize("kind", ["file", "tree"])
+def test_S1_killed_at_every_call_while_pieces_are_stored_together(tmp_path: Path, kind: str) -> None:
+    tree = {"a": 5, "b/c": PIECE + 5, "b/d": 7, "b/e": PIECE, "empty": 0}
+    source = Source(tmp_path / "source", 4 * PIECE + 5 if kind == "file" else tree)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [*arguments(kill_everywhere, source, scratch, tmp_path), "whole"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    acknowledged = [int(line) for line in done.stdout.split()]
+    assert len(acknowledged) > 20
+    assert acknowledged == sorted(acknowledged)
+    assert set(acknowledged) == {0, 3, 5}
+
+
 def interrupted(source: Source, target: Path) -> None:
     """A download of pieces 0 and 2 whole and half of piece 1; piece 0 is covered by a checkpoint."""
     store = FileStore.download(source.metainfo, target)
