@@ -44,6 +44,8 @@ class Sample:
     transfer_s: float
     all_s: float
     hashing_s: float = 0.0
+    cpu_s_sender: float = 0.0  # of the transfer, like that of the receiver: what another load does not change
+    cpu_s_receiver: float = 0.0
     rss_mb_sender: float = 0.0
     rss_mb_receiver: float = 0.0
 
@@ -97,11 +99,13 @@ def measure_get(tree: Tree) -> Sample:
         with _p2pnode(tree.root / "leech", "get", ticket, "-o", tree.target) as get:
             get.wait_for('"fetch_started"')
             transfer_at = time.perf_counter()
+            cpu_at = share.cpu_s(), get.cpu_s()
             get.wait_for('"fetch_completed"')
             transfer_s = time.perf_counter() - transfer_at
+            cpu_s = share.cpu_s() - cpu_at[0], get.cpu_s() - cpu_at[1]
             get.wait_end()
             all_s = time.perf_counter() - began_at
-            return Sample(transfer_s, all_s, hashing_s, share.rss_peak() / MB, get.rss_peak() / MB)
+            return Sample(transfer_s, all_s, hashing_s, *cpu_s, share.rss_peak() / MB, get.rss_peak() / MB)
 
 
 @contextmanager
@@ -145,9 +149,8 @@ def measure_libtorrent(tree: Tree) -> Sample:
             return Sample(
                 sample.transfer_s,
                 time.perf_counter() - started_at,
-                0.0,
-                seed.rss_peak() / MB,
-                leech.rss_peak() / MB,
+                rss_mb_sender=seed.rss_peak() / MB,
+                rss_mb_receiver=leech.rss_peak() / MB,
             )
 
 
