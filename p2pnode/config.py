@@ -203,6 +203,16 @@ UPLOAD_MEMORY_MAX: Final = (
 UPLOAD_MEMORY_PER_NODE_MAX: Final = (
     REQUESTS_PER_SOURCE * (PIECE_LENGTH_MAX + CHUNK_SIZE)
 )  # the same for those of one node: a download's, for a piece of the largest each, and the ends of those before
+UPLOAD_MEMORY_PER_NETWORK_MAX: Final = UPLOAD_MEMORY_MAX // 2  # of an IPv4 address or IPv6 /64: keys are free
+UPLOAD_TURNS: Final = 8  # batches being sent at a time: few, so that each is whole soon; windows have to grow
+UPLOAD_TURN_MIN_S: Final = (
+    0.25  # a turn that lasts longer may count no more: who takes slowly holds up nobody …
+)
+UPLOAD_TURN_MAX_S: Final = 1.0  # … it counts while it is no slower than usual, and no longer than this
+UPLOAD_TURN_CHECK_S: Final = 0.05  # how often that is looked at while somebody waits
+UPLOAD_ORDER_PATIENCE_S: Final = 3.0  # a request takes so long: the link's next goes beside it
+UPLOAD_UNSENT_MAX: Final = 256 * KIB  # a batch has left when a quarter is unsent, but no more than this …
+UPLOAD_UNSENT_MIN: Final = BLOCK_SIZE  # … or than this: the connection shall not run dry meanwhile
 EVENTS_QUEUED_MAX: Final = 4096  # events a subscriber may leave unread before only outcomes reach it
 REQUEST_TIMEOUT_S: Final = 15.0  # a small question; longer than the idle timeout, which tells more
 BYE_TIMEOUT_S: Final = 1.0  # for telling everybody that we leave

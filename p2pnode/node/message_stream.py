@@ -5,7 +5,7 @@ One reader and one writer task at a time. Malformed bytes are the remote's fault
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 import trio
 
@@ -137,6 +137,17 @@ class MessageStream:
                 self._decoder.feed(data)
             return
         raise TimedOut(f"the source sent {got} bytes in {config.STALL_TIMEOUT_S:g} s")
+
+    async def wait_sent(self, unsent_max: int) -> None:
+        """Wait until all that was handed over, but for so many bytes, was sent at least once."""
+        if isinstance(self.stream, Stream):  # a Unix socket has sent what it took
+            await self.stream.wait_sent(unsent_max)
+
+    async def wait_refused(self) -> NoReturn:
+        """Wait until the other side takes no more, and raise that."""
+        if isinstance(self.stream, Stream):
+            await self.stream.wait_refused()
+        await trio.sleep_forever()
 
     def reset(self, code: int) -> None:
         """Give up both directions and say why; what was not delivered yet is not held for the other side."""

@@ -253,6 +253,7 @@ class Node:
         self._nursery.start_soon(self._link_service.accept_for_ever)
         self._nursery.start_soon(self._presence.expire_for_ever)
         self._nursery.start_soon(self._shares.watch)
+        self._nursery.start_soon(self._uploader.run)
         self._nursery.start_soon(self._uploads.report_for_ever)
         if self._role == "server" and self._state.path is not None:
             operator = Caller(

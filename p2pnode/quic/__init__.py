@@ -34,6 +34,7 @@ from p2pnode.quic.datagrams import (
     Burst,
     DatagramSocket,
     format_address,
+    network_of,
     normalise,
     resolve,
 )
@@ -71,6 +72,7 @@ __all__ = [
     "Trust",
     "check_signature",
     "format_address",
+    "network_of",
     "node_id_of",
     "normalise",
     "open_udp_socket",

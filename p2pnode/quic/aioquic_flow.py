@@ -142,6 +142,11 @@ class FlowControlledConnection(QuicConnection):
         stream = self._streams.get(stream_id)
         return 0 if stream is None else len(stream.sender._buffer)
 
+    def never_sent(self, stream_id: int) -> int:
+        """Bytes of a stream that were handed over and never sent; what was lost is not counted."""
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else stream.sender._buffer_stop - stream.sender.highest_offset
+
     @property
     def send_buffered_total(self) -> int:
         """The same for all streams together."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
 
@@ -63,7 +63,9 @@ class Stream(trio.abc.HalfCloseableStream):
         self._unread = 0
         self._read_offset = 0
         self._send_wanted = 0  # bytes of room that the waiting sender needs
+        self._unsent_max: int | None = None  # or it waits until no more than these were never sent
         self._room = trio.lowlevel.ParkingLot()
+        self._refused = trio.lowlevel.ParkingLot()
         self._readable = trio.lowlevel.ParkingLot()
         self._one_sender = _OneTask("another task is sending on this stream")
         self._one_receiver = _OneTask("another task is receiving from this stream")
@@ -90,6 +92,27 @@ class Stream(trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             self._check_sending()
             await self._wait_for_room(SEND_STEP)
+
+    async def wait_sent(self, unsent_max: int = 0) -> None:
+        """Wait until all that was handed over, but for `unsent_max` bytes, has been sent at least once."""
+        with self._one_sender:
+            await trio.lowlevel.checkpoint()
+            self._check_taken()
+            while self._engine.never_sent(self.stream_id) > unsent_max:
+                self._unsent_max = unsent_max
+                self.connection.waiting_senders.add(self)
+                try:
+                    await self._room.park()
+                finally:
+                    self._unsent_max = None
+                    self.connection.waiting_senders.discard(self)
+                self._check_taken()
+
+    async def wait_refused(self) -> NoReturn:
+        """Wait until the remote takes no more, which is raised as `send_all` would."""
+        while True:
+            self._check_taken()
+            await self._refused.park()
 
     async def send_eof(self) -> None:
         """FIN: nothing more comes from here. What was handed over is still delivered."""
@@ -121,6 +144,13 @@ class Stream(trio.abc.HalfCloseableStream):
     def _finish_sending(self) -> None:
         self._write(b"", end=True)
         self._sending = _Side.FINISHED
+
+    def _check_taken(self) -> None:
+        """Like `_check_sending`, but after FIN as well."""
+        if self._sending is _Side.FINISHED:
+            self.connection.check_open()
+        else:
+            self._check_sending()
 
     def _check_sending(self) -> None:
         if self._sending is _Side.REFUSED:
@@ -201,7 +231,11 @@ class Stream(trio.abc.HalfCloseableStream):
                 self._engine.reset_stream(self.stream_id, code)
         self._stop_receiving(code)
         self.connection.wake()
+        self._wake_senders()
+
+    def _wake_senders(self) -> None:
         self._room.unpark_all()
+        self._refused.unpark_all()
 
     def _stop_receiving(self, code: int) -> None:
         self._discard_unread()
@@ -224,7 +258,7 @@ class Stream(trio.abc.HalfCloseableStream):
             self._sending = _Side.FINISHED
         self._stop_receiving(0)
         self.connection.wake()
-        self._room.unpark_all()
+        self._wake_senders()
         await trio.lowlevel.checkpoint()
 
     # -- what the connection's driver tells ----------------------------------------------------------------
@@ -269,18 +303,22 @@ class Stream(trio.abc.HalfCloseableStream):
             return False
         self._sending = _Side.REFUSED
         self._refusal_code = code
-        self._room.unpark_all()
+        self._wake_senders()
         return True
 
     def on_room(self, stream_max: int, connection_room: int) -> None:
-        """Something was acknowledged; see `send_room`."""
+        """Something was sent or acknowledged; see `send_room`."""
+        if self._unsent_max is not None:
+            if self._engine.never_sent(self.stream_id) <= self._unsent_max:
+                self._room.unpark_all()
+            return
         buffered = self._engine.send_buffered(self.stream_id)
         if send_room(buffered, stream_max, connection_room) >= self._send_wanted:
             self._room.unpark_all()
 
     def on_connection_closed(self) -> None:
         """The connection ended: whoever waits shall see it."""
-        self._room.unpark_all()
+        self._wake_senders()
         self._readable.unpark_all()
 
 

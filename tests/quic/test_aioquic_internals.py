@@ -141,6 +141,7 @@ PRIVATE_NAMES = {
         "_buffer",
         "_buffer_fin",
         "_buffer_start",
+        "_buffer_stop",
         "_pending",
         "_pending_eof",
         "_reset_error_code",
