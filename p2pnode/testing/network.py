@@ -1,28 +1,36 @@
-"""A datagram network in memory: delay, loss, rates and hostile hands, all from one seed.
+"""A datagram network in memory: hosts and the links between them, all chance from one seed.
 
 ::
 
     async with Network(seed=7) as network:
         network.set_profile("10.0.0.1", "10.0.0.2", LinkProfile(delay_s=0.05, loss=0.1))
+        network.set_host("10.0.0.2", HostProfile(up_bytes_per_s=1.25e6, down_bytes_per_s=12.5e6))
         alice = network.socket(("10.0.0.1", 4433))
         bob = network.socket(("10.0.0.2", 0))
         await bob.send_batch([([b"hello"], alice.local_address)])
         [(datagrams, sender)] = await alice.receive_batch()
 
-The sockets are what `p2pnode.quic` takes for UDP sockets. A host is a name (any text); a *link* is the way
-from one host to another, one direction of it. Time is trio's: under `trio.testing.MockClock` with an
-autojump threshold of 0, hours of traffic pass as fast as the program can think.
+The sockets are what `p2pnode.quic` takes for UDP sockets. A host is a name (any text). What it sends passes
 
-One task delivers everything, from a heap of arrivals: no task for each datagram and none for each link.
+    its uplink → its zone's gateway → the link → the other zone's gateway → the receiver's downlink
+
+The *link* is the way from one host to another, one direction of it: delay, loss, hostile hands, and perhaps a
+rate of its own. Up- and downlinks are queues that all traffic of a host shares, gateways those that all traffic
+of a *zone* with other zones shares. Each is first in, first out and drops what finds no room. Those of which
+nothing was set have no rate; they count nevertheless. Rates are bytes of UDP payload a second.
+
+Time is trio's: under `trio.testing.MockClock` with an autojump threshold of 0, hours of traffic pass as fast as
+the program can think. Datagrams of one burst travel together, see `network_queues`. One task delivers
+everything: no task for each datagram and none for each link.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import ceil, inf
 from random import Random
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -31,45 +39,51 @@ import trio
 
 from p2pnode.errors import AddressInUse
 from p2pnode.quic import Address, Burst
-from p2pnode.quic.datagrams import bursts_of
+from p2pnode.testing.network_links import ETHERNET_MTU, Link, LinkProfile
+from p2pnode.testing.network_queues import (
+    TRAIN_DATAGRAMS_MAX,
+    TRAIN_S,
+    Agenda,
+    LinkCounters,
+    Queue,
+    QueueCounters,
+    Stage,
+    Train,
+)
 
-ETHERNET_MTU: Final = 1472  # what Ethernet's 1500 bytes leave for UDP over IPv4
+__all__ = [
+    "ETHERNET_MTU",
+    "Datagram",
+    "DuplexCounters",
+    "HostProfile",
+    "LinkCounters",
+    "LinkProfile",
+    "Network",
+    "NetworkSocket",
+    "QueueCounters",
+    "Tap",
+]
+
 BATCH_MAX: Final = 256  # datagrams one receive_batch() gives, so that a receiver lives under a flood
 RECEIVE_BUFFER_BYTES: Final = 4 * 1024 * 1024  # a socket drops what comes when so much is unread
 EPHEMERAL_PORT_FIRST: Final = 49_152  # RFC 6335 §6: where ports that nobody asked for begin
 
 
 @dataclass(frozen=True, slots=True)
-class LinkProfile:
-    """How one direction between two hosts treats datagrams. Probabilities are 0 … 1, for each datagram.
+class HostProfile:
+    """What a host is connected with, and where it stands."""
 
-    Jitter alone never reorders: a datagram arrives no earlier than the one before it. A reordered one is
-    held back up to `reorder_delay_s` more while later ones overtake it.
-    """
-
-    delay_s: float = 0.01
-    jitter_s: float = 0.0  # up to so much is added to the delay
-    loss: float = 0.0
-    loss_run_max: int | None = None  # at most so many lost by chance in a row
-    duplicate: float = 0.0
-    reorder: float = 0.0
-    reorder_delay_s: float = 0.02
-    corrupt: float = 0.0  # one bit is flipped
-    rate_bytes_per_s: float | None = None  # None: unlimited
-    queue_bytes: int = 256 * 1024  # waiting for the rate; what comes above it is lost
-    mtu: int = ETHERNET_MTU  # bytes of UDP payload; larger datagrams vanish
+    up_bytes_per_s: float = inf
+    down_bytes_per_s: float = inf
+    queue_bytes: int | None = None  # of each queue; None: 100 ms of the rate, at least 256 KiB
+    zone: str = ""  # hosts of one zone reach each other without its gateway
 
 
-@dataclass(slots=True)
-class LinkCounters:
-    """What a link did so far. `sent + duplicated = delivered + lost +` what is on its way."""
+class DuplexCounters(NamedTuple):
+    """What went out of a host or a zone, and what came in. They go on counting."""
 
-    sent: int = 0
-    duplicated: int = 0
-    delivered: int = 0
-    lost: int = 0
-    bytes_sent: int = 0
-    bytes_delivered: int = 0
+    up: QueueCounters
+    down: QueueCounters
 
 
 class Datagram(NamedTuple):
@@ -84,66 +98,32 @@ Tap = Callable[[Datagram], bytes | None]
 """Sees a datagram when it is sent; returns the bytes to carry on with, or None to drop it."""
 
 
-class _Arrival(NamedTuple):
-    time: float
-    sequence: int  # first sent, first delivered at equal times; also keeps the heap from comparing further
-    datagram: Datagram
-    counters: LinkCounters
+class _Duplex:
+    """A way out and a way in."""
+
+    def __init__(self, agenda: Agenda) -> None:
+        self.up = Queue(agenda)
+        self.down = Queue(agenda)
+
+    def change(self, up: float, down: float, queue_bytes: int | None) -> None:
+        self.up.change(up, queue_bytes)
+        self.down.change(down, queue_bytes)
+
+    @property
+    def counters(self) -> DuplexCounters:
+        return DuplexCounters(self.up.counters, self.down.counters)
 
 
-@dataclass(slots=True)
-class _Link:
-    """The way from one host to another."""
-
-    profile: LinkProfile
-    counters: LinkCounters = field(default_factory=LinkCounters)
-    idle_at: float = 0.0  # when the last byte of its queue has left
-    last_arrival: float = 0.0
-    lost_in_a_row: int = 0
-
-    def carry(self, data: bytes, now: float, rng: Random) -> Iterable[tuple[float, bytes]]:
-        """When and in what shape the datagram arrives: nowhere, once or twice."""
-        profile = self.profile
-        if len(data) > profile.mtu or self._overflows(len(data), now) or self._loses(rng):
-            self.counters.lost += 1
-            return ()
-        if profile.rate_bytes_per_s is not None:
-            self.idle_at = max(now, self.idle_at) + len(data) / profile.rate_bytes_per_s
-        copies = 1
-        if rng.random() < profile.duplicate:
-            self.counters.duplicated += 1
-            copies = 2
-        return [
-            (self._arrival_time(now, rng), _flip_bit(data, rng) if rng.random() < profile.corrupt else data)
-            for _ in range(copies)
-        ]
-
-    def _overflows(self, size: int, now: float) -> bool:
-        rate = self.profile.rate_bytes_per_s
-        return rate is not None and max(0.0, self.idle_at - now) * rate + size > self.profile.queue_bytes
-
-    def _loses(self, rng: Random) -> bool:
-        run_max = self.profile.loss_run_max
-        lost = rng.random() < self.profile.loss and (run_max is None or self.lost_in_a_row < run_max)
-        self.lost_in_a_row = self.lost_in_a_row + 1 if lost else 0
-        return lost
-
-    def _arrival_time(self, now: float, rng: Random) -> float:
-        profile = self.profile
-        time = max(now, self.idle_at) + profile.delay_s + rng.uniform(0.0, profile.jitter_s)
-        time = max(time, self.last_arrival)
-        if rng.random() < profile.reorder:
-            return time + rng.uniform(0.0, profile.reorder_delay_s)
-        self.last_arrival = time
-        return time
+class _Host(_Duplex):
+    zone = ""
 
 
-def _flip_bit(data: bytes, rng: Random) -> bytes:
-    if not data:
-        return data
-    flipped = bytearray(data)
-    flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    return bytes(flipped)
+class _Route(NamedTuple):
+    """The way from one host to another, and how many bytes may travel it as one train."""
+
+    stages: tuple[Stage, ...]
+    link: Link
+    train_bytes: float
 
 
 class NetworkSocket:
@@ -152,7 +132,7 @@ class NetworkSocket:
     def __init__(self, network: Network, address: Address) -> None:
         self._network = network
         self._local_address = address
-        self._received: deque[tuple[bytes, Address]] = deque()
+        self._received: deque[Burst] = deque()
         self._received_bytes = 0
         self._arrived = trio.lowlevel.ParkingLot()
         self._closed = False
@@ -175,18 +155,23 @@ class NetworkSocket:
         while not self._received and not self._closed:
             await self._arrived.park()
         self._check_open()
-        batch = [self._received.popleft() for _ in range(min(BATCH_MAX, len(self._received)))]
-        self._received_bytes -= sum(len(data) for data, _ in batch)
-        return bursts_of(batch)
+        batch: list[Burst] = []
+        room = BATCH_MAX
+        while self._received and room:
+            datagrams, source = self._received.popleft()
+            if len(datagrams) > room:
+                self._received.appendleft((datagrams[room:], source))
+                del datagrams[room:]
+            room -= len(datagrams)
+            self._received_bytes -= sum(map(len, datagrams))
+            batch.append((datagrams, source))
+        return batch
 
     async def send_batch(self, bursts: Sequence[Burst]) -> None:
         """Send all; whether they arrive is the network's affair. `trio.ClosedResourceError` once closed."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        source = self._network.seen_address(self)
-        for datagrams, destination in bursts:
-            for data in datagrams:
-                self._network.send(source, destination, data)
+        self._network._send_from(self, bursts)
 
     def close(self) -> None:
         """Free the address. What is unread is dropped; whoever waits gets `trio.ClosedResourceError`."""
@@ -201,33 +186,43 @@ class NetworkSocket:
         if self._closed:
             raise trio.ClosedResourceError("this socket was closed")
 
-    def _accept(self, data: bytes, source: Address) -> bool:
-        """Take a datagram that arrived; False when there is no room for it."""
-        if self._received_bytes + len(data) > RECEIVE_BUFFER_BYTES:
-            return False
-        self._received.append((data, source))
-        self._received_bytes += len(data)
+    def _accept(self, train: Train) -> None:
+        """Take datagrams that arrived; those that find no room are lost."""
+        train.cut(RECEIVE_BUFFER_BYTES - self._received_bytes)
+        if not train.datagrams:
+            return
+        train.counters.delivered += len(train.datagrams)
+        train.counters.bytes_delivered += train.size
+        self._received_bytes += train.size
+        if self._received and self._received[-1][1] == train.source:
+            self._received[-1][0].extend(train.datagrams)
+        else:
+            self._received.append((train.datagrams, train.source))
         self._arrived.unpark()
-        return True
 
 
 class Network:
     """Hosts, and the links between them. An async context manager: inside it, datagrams are delivered.
 
-    `profile` is what links do for which nothing else was set; everything random comes from `seed`.
+    `profile` is what links do for which nothing else was set; everything random comes from `seed`, for each
+    link apart. With a `tick_s` datagrams are handed to sockets only at multiples of it, never too early:
+    a large simulation wakes up less often. Queues and links are as exact as without.
     """
 
-    def __init__(self, seed: int = 0, profile: LinkProfile | None = None) -> None:
-        self._rng = Random(seed)
+    def __init__(self, seed: int = 0, profile: LinkProfile | None = None, *, tick_s: float = 0.0) -> None:
+        self._seed = seed
         self._default_profile = profile or LinkProfile()
-        self._links: dict[tuple[str, str], _Link] = {}
+        self._tick_s = tick_s
+        self._agenda = Agenda()
+        self._links: dict[tuple[str, str], Link] = {}
+        self._hosts: dict[str, _Host] = {}
+        self._gateways: dict[str, _Duplex] = {}
+        self._routes: dict[tuple[str, str], _Route] = {}  # of what is set above, as it was used last
         self._blocked: set[frozenset[str]] = set()
         self._taps: list[Tap] = []
         self._sockets: dict[Address, NetworkSocket] = {}
         self._seen_addresses: dict[NetworkSocket, Address] = {}
-        self._arrivals: list[_Arrival] = []
-        self._sequence = 0
-        self._courier = trio.lowlevel.ParkingLot()
+        self._sleep = trio.CancelScope()  # of the courier; its deadline is when he wakes up
         self._exit_stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -274,13 +269,68 @@ class Network:
         self._seen_addresses[socket] = address
 
     def _forget(self, socket: NetworkSocket) -> None:
-        del self._sockets[self._seen_addresses.pop(socket)]
+        address = self._seen_addresses.pop(socket, None)  # None: its host was killed
+        if address is not None:
+            del self._sockets[address]
+
+    # -- hosts and zones -----------------------------------------------------------------------------------
+
+    def set_host(self, host: str, profile: HostProfile) -> None:
+        """Connect a host so from now on; what waits in its queues goes on at the new rate. `ValueError`."""
+        its = self._host(host)
+        its.change(profile.up_bytes_per_s, profile.down_bytes_per_s, profile.queue_bytes)
+        its.zone = profile.zone
+        self._routes.clear()
+
+    def set_zone_gateway(
+        self,
+        zone: str,
+        up_bytes_per_s: float = inf,
+        down_bytes_per_s: float = inf,
+        queue_bytes: int | None = None,
+    ) -> None:
+        """Let all that leaves the zone, and all that comes into it, pass queues of these rates. `ValueError`."""
+        self._gateway(zone).change(up_bytes_per_s, down_bytes_per_s, queue_bytes)
+        self._routes.clear()
+
+    def host_counters(self, host: str) -> DuplexCounters:
+        """What a host sent and received."""
+        return self._host(host).counters
+
+    def zone_counters(self, zone: str) -> DuplexCounters:
+        """What left a zone for others, and what came into it from others."""
+        return self._gateway(zone).counters
+
+    def kill(self, host: str) -> None:
+        """Let a host lose its power: its sockets send and receive nothing any more, what it had queued is lost.
+
+        Whoever uses such a socket is not told; he should be cancelled. Its address is free at once, and what
+        is bound to it next is a new life of the host.
+        """
+        for address in [address for address in self._sockets if address[0] == host]:
+            del self._seen_addresses[self._sockets.pop(address)]
+        its = self._host(host)
+        its.up.clear()
+        its.down.clear()
+
+    def _host(self, name: str) -> _Host:
+        host = self._hosts.get(name)
+        if host is None:
+            host = self._hosts[name] = _Host(self._agenda)
+        return host
+
+    def _gateway(self, zone: str) -> _Duplex:
+        gateway = self._gateways.get(zone)
+        if gateway is None:
+            gateway = self._gateways[zone] = _Duplex(self._agenda)
+        return gateway
 
     # -- links ---------------------------------------------------------------------------------------------
 
     def set_profile(self, source_host: str, destination_host: str, profile: LinkProfile) -> None:
         """Let datagrams from one host to another (this direction only) be treated so from now on."""
         self._link(source_host, destination_host).profile = profile
+        self._routes.clear()
 
     def block(self, host: str, other: str) -> None:
         """Let everything vanish that the two hosts send each other from now on."""
@@ -298,26 +348,68 @@ class Network:
         """Show every datagram to `tap` before its link gets it, after the taps that were set earlier."""
         self._taps.append(tap)
 
-    def _link(self, source_host: str, destination_host: str) -> _Link:
+    def _link(self, source_host: str, destination_host: str) -> Link:
         key = (source_host, destination_host)
         link = self._links.get(key)
         if link is None:
-            link = self._links[key] = _Link(self._default_profile)
+            rng = Random(f"{self._seed} {source_host} {destination_host}")
+            link = self._links[key] = Link(self._agenda, self._default_profile, rng)
         return link
+
+    def _route(self, source_host: str, destination_host: str) -> _Route:
+        key = (source_host, destination_host)
+        route = self._routes.get(key)
+        if route is None:
+            route = self._routes[key] = self._find_route(source_host, destination_host)
+        return route
+
+    def _find_route(self, source_host: str, destination_host: str) -> _Route:
+        source, destination = self._host(source_host), self._host(destination_host)
+        link = self._link(source_host, destination_host)
+        before, after = [source.up], [destination.down]
+        if source.zone != destination.zone:
+            before.append(self._gateway(source.zone).up)
+            after.insert(0, self._gateway(destination.zone).down)
+        rate = min(queue.rate for queue in (*before, *link.queues, *after))
+        return _Route((*before, *link.stages, *after, self), link, rate * TRAIN_S)
 
     # -- datagrams -----------------------------------------------------------------------------------------
 
     def send(self, source: Address, destination: Address, data: bytes) -> None:
         """Send one datagram in the name of `source`, which need not exist: so are addresses forged."""
-        link = self._link(source[0], destination[0])
-        link.counters.sent += 1
-        link.counters.bytes_sent += len(data)
-        tapped = self._through_taps(Datagram(source, destination, bytes(data)))
-        if tapped is None or frozenset((source[0], destination[0])) in self._blocked:
-            link.counters.lost += 1
+        self._agenda.run_until(trio.current_time())
+        self._send_burst(source, destination, [data])
+        self._wake_in_time()
+
+    def _send_from(self, socket: NetworkSocket, bursts: Sequence[Burst]) -> None:
+        source = self._seen_addresses.get(socket)
+        if source is None:  # its host was killed
             return
-        for time, carried in link.carry(tapped, trio.current_time(), self._rng):
-            self._schedule(time, Datagram(source, destination, carried), link.counters)
+        self._agenda.run_until(trio.current_time())
+        for datagrams, destination in bursts:
+            self._send_burst(source, destination, datagrams)
+        self._wake_in_time()
+
+    def _send_burst(self, source: Address, destination: Address, datagrams: list[bytes]) -> None:
+        stages, link, train_bytes = self._route(source[0], destination[0])
+        counters = link.counters
+        counters.sent += len(datagrams)
+        counters.bytes_sent += sum(map(len, datagrams))
+        if self._taps:
+            tapped = [self._through_taps(Datagram(source, destination, data)) for data in datagrams]
+            datagrams = [data for data in tapped if data is not None]
+            counters.lost += len(tapped) - len(datagrams)
+            if not datagrams:
+                return
+        if self._blocked and frozenset((source[0], destination[0])) in self._blocked:
+            counters.lost += len(datagrams)
+            return
+        size_max = max(map(len, datagrams)) or 1
+        length = max(1, int(min(TRAIN_DATAGRAMS_MAX, train_bytes // size_max)))
+        for start in range(0, len(datagrams), length):
+            part = datagrams[start : start + length]
+            train = Train(part, sum(map(len, part)), source, destination, counters, stages)
+            train.go_on(self._agenda.now, self._agenda.now)
 
     def _through_taps(self, datagram: Datagram) -> bytes | None:
         for tap in self._taps:
@@ -327,28 +419,31 @@ class Network:
             datagram = datagram._replace(data=data)
         return datagram.data
 
-    def _schedule(self, time: float, datagram: Datagram, counters: LinkCounters) -> None:
-        self._sequence += 1
-        arrival = _Arrival(time, self._sequence, datagram, counters)
-        heapq.heappush(self._arrivals, arrival)
-        if self._arrivals[0] is arrival:
-            self._courier.unpark()
+    # -- delivery ------------------------------------------------------------------------------------------
+
+    def take(self, train: Train, _first: float, last: float) -> None:
+        """The last stage of each route: have a train handed over when all of it is there."""
+        self._agenda.enter(self._tick(last), self._hand_over, train)
+
+    def _hand_over(self, train: Train, _now: float) -> None:
+        socket = self._sockets.get(train.destination)
+        if socket is None:
+            train.cut(0)
+        else:
+            socket._accept(train)
+
+    def _tick(self, time: float) -> float:
+        return ceil(time / self._tick_s) * self._tick_s if self._tick_s and time < inf else time
+
+    def _wake_in_time(self) -> None:
+        time = self._tick(self._agenda.next_time)
+        if time < self._sleep.deadline:
+            self._sleep.deadline = time
 
     async def _deliver(self) -> None:
-        """Wait for the earliest arrival, or for an earlier one to be sent; hand over all that are due."""
+        """Sleep until the next thing happens, which may be moved to an earlier time; let it happen."""
         while True:
-            deadline = self._arrivals[0].time if self._arrivals else float("inf")
-            with trio.CancelScope(deadline=deadline):
-                await self._courier.park()
-            now = trio.current_time()
-            while self._arrivals and self._arrivals[0].time <= now:
-                self._hand_over(heapq.heappop(self._arrivals))
-
-    def _hand_over(self, arrival: _Arrival) -> None:
-        datagram, counters = arrival.datagram, arrival.counters
-        socket = self._sockets.get(datagram.destination)
-        if socket is not None and socket._accept(datagram.data, datagram.source):
-            counters.delivered += 1
-            counters.bytes_delivered += len(datagram.data)
-        else:
-            counters.lost += 1
+            self._sleep = trio.CancelScope(deadline=self._tick(self._agenda.next_time))
+            with self._sleep:
+                await trio.sleep_forever()
+            self._agenda.run_until(trio.current_time())

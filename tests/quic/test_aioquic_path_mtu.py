@@ -213,7 +213,7 @@ async def test_a_path_that_shrinks_in_mid_transfer_and_grows_again(
         async with trio.open_nursery() as nursery:
 
             async def shrink() -> None:
-                await trio.sleep(0.5)
+                await trio.sleep(0.6)  # the queue that slow start overran is empty again
                 network.set_profile(*UP, replace(slow, mtu=narrow))
 
             nursery.start_soon(shrink)
