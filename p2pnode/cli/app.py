@@ -30,6 +30,7 @@ VERBS: Final = {
     "peers": "List the peers that a server knows.",
     "push": "Tell peers to fetch a file.",
     "swarm": "Run a whole swarm on this machine and verify every file.",
+    "sim": "Simulate a swarm in virtual time, and compare it with the least time possible.",
     "bench": "Measure this machine, and p2pnode on it.",
     "torrent": "Create, show and verify .torrent files; make magnet links.",
     "config": "Show every setting and where it comes from.",

@@ -39,13 +39,14 @@ def run(
     *,
     is_service: bool = False,
     when_interrupted: str = "interrupted",
+    clock: trio.abc.Clock | None = None,
 ) -> None:
-    """Run to the end. Interrupted, say so and exit with 130.
+    """Run to the end, in the time of `clock` if one is given. Interrupted, say so and exit with 130.
 
     A service ends only by being stopped, so SIGTERM, which is how a supervisor does that, ends it with 0.
     """
     gc.freeze()  # what was imported is never garbage: looking through it again and again costs 5 % of a transfer
-    received = trio.run(_until_stopped, function)
+    received = trio.run(_until_stopped, function, clock=clock)
     if received is not None:
         console.say(when_interrupted)
         raise SystemExit(0 if is_service and received == signal.SIGTERM else _INTERRUPTED)
