@@ -140,6 +140,15 @@ RUMOURS_PER_TELLER_MAX: Final = 200  # nodes that one node tells us of: four ans
 RUMOUR_TELLERS_MAX: Final = 256  # nodes that tell us of others; who spoke longest ago is forgotten
 PORTS_NEVER_DIALED: Final = frozenset({0, 53})  # no port at all; DNS, which answers strangers
 
+# -- swarm -------------------------------------------------------------------------------------------------
+
+LOOK_INTERVAL_S: Final = 0.1  # between two looks at a whole download: how late a silence is noticed
+REQUEST_BYTES_MIN: Final = (
+    64 * KIB
+)  # of small pieces, so many go together: a question costs as much as 50 KiB
+COMING_LASTS_S: Final = 5.0  # what a peer expects is believed for so long …
+COMING_LASTS_MAX_S: Final = 60.0  # … or three times as long as pieces take us, up to this
+
 # -- node --------------------------------------------------------------------------------------------------
 
 PROOF_TIMEOUT_S: Final = 10.0  # a side that proves no node key in time is closed
@@ -159,16 +168,16 @@ ACK_INTERVAL_S: Final = 0.25  # … or this long
 RESCAN_INTERVAL_S: Final = 5.0  # of shared directories
 SETTLE_S: Final = 2.0  # a file changed more recently than this is still being written
 REQUEST_BYTES: Final = 8 * MIB  # file bytes one FileRequest asks for: bounds what a lost source costs
-REQUESTS_PER_SOURCE: Final = 2  # so that the link is busy while an answer travels
-SOURCES_AT_ONCE: Final = 4  # links one download draws from
+REQUESTS_PER_SOURCE: Final = 3  # so that the link is busy while an answer travels
+SOURCES_AT_ONCE: Final = 8  # links one download draws from
 RETRY_AFTER_MIN_S: Final = 1.0  # a source that is busy is asked again no sooner, whatever it says
 RETRY_AFTER_MAX_S: Final = 60.0  # … and no later, or a word would put it out of use for ever
-RELIEVE_AFTER_S: Final = 5.0  # no whole piece for so long: an idle source gets them (16 MiB at 25 Mbit/s)
+RELIEVE_AFTER_S: Final = 1.0  # no byte for so long, and four times as long as usual: an idle source is asked
 DIAL_NEXT_ADDRESS_S: Final = 1.0  # no answer for so long: dial the next address too (RFC 8305)
 DIAL_CONNECT_TO_ME_AFTER_S: Final = 1.0  # no answer for so long: ask the server to make the other side dial
 RECONNECT_MIN_S: Final = 0.5  # first wait before the server is dialed again; doubles with jitter …
 RECONNECT_MAX_S: Final = 8.0  # … up to this, so that a restarted server is found soon
-SOURCES_LINKED_MAX: Final = 16  # links one download keeps: those in use, and spares for when one dies
+SOURCES_LINKED_MAX: Final = 48  # links one download keeps: those in use, and spares for when one dies
 RESET_RETRY_S: Final = 1.0  # before a source that reset a request is asked again
 METAINFO_NEXT_SOURCE_S: Final = 2.0  # without the metainfo for so long: another source is asked as well
 METAINFO_AT_ONCE: Final = 4  # sources that send the metainfo at the same time: bounds the memory it takes

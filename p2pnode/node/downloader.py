@@ -46,6 +46,7 @@ from p2pnode.swarm import (
     RequestFailed,
     RequestFinished,
     RequestPieces,
+    ShortenRequest,
 )
 from p2pnode.torrent import Bitfield, printable
 from p2pnode.wire.communication import NodeItem
@@ -147,6 +148,8 @@ class Downloader:
                 case RequestPieces():
                     self._requests[command.request] = (command.peer, trio.CancelScope())
                     self._nursery.start_soon(self._request, command)
+                case ShortenRequest():
+                    pass  # it brings what it was asked for, and what is here already is not written again
                 case CancelRequest():
                     self._cancel(command.request)
                 case DropPeer():
@@ -344,9 +347,14 @@ def _download_limits(limits: RateLimits, piece_length: int) -> DownloadLimits:
     """How a download goes about under rate limits: not to spread a low one over several sources, nor to call a
     source slow that gives what it may.
     """
-    sources, rate = config.SOURCES_AT_ONCE, inf if limits.peer is None else limits.peer
+    sources, most = config.SOURCES_AT_ONCE, config.SOURCES_LINKED_MAX
+    rate = inf if limits.peer is None else limits.peer
     if limits.down is not None:
-        sources = max(1, min(sources, int(limits.down / config.RATE_PER_SOURCE_MIN)))
+        sources = most = max(1, min(sources, int(limits.down / config.RATE_PER_SOURCE_MIN)))
         rate = min(rate, limits.down / sources)
     piece_s = config.REQUESTS_PER_SOURCE * piece_length / rate
-    return DownloadLimits(peers_at_once=sources, relieve_after_s=max(config.RELIEVE_AFTER_S, 2 * piece_s))
+    return DownloadLimits(
+        peers_at_once=sources,
+        peers_at_once_max=most,
+        relieve_after_s=max(config.RELIEVE_AFTER_S, 2 * piece_s),
+    )

@@ -4,8 +4,9 @@
 payload byte.
 """
 
+from p2pnode.swarm.asking import DownloadLimits
 from p2pnode.swarm.commands import CancelRequest, Command, DropPeer, Finish, RequestPieces, ShortenRequest
-from p2pnode.swarm.download import Download, DownloadLimits
+from p2pnode.swarm.download import Download
 from p2pnode.swarm.events import (
     BlockStored,
     BytesWasted,

@@ -1,79 +1,56 @@
 """One download from many peers, as a machine: `receive` events, drain `commands`, mind `next_deadline`.
 
-Each missing piece is asked of one peer at a time, in requests of a few MiB, a few of them in flight with each
-of a few peers. What a peer was asked for and did not give becomes missing again when its request ends, when
-it leaves, or when it is dropped for a piece that is not what its hash says. Silence is not judged here: only
-who waits for the peer's bytes knows whether it is the peer that is slow, or our own disk. But while a peer that
-could give is idle, one that completes no piece for a while is relieved: its requests are cancelled, and the
-idle one is asked. What it gave of a piece stays in the store.
+Each event has its direct consequence at once: whoever gave is asked for more, what nobody gives any more is asked of
+others. All that time alone brings about (who is silent, who is idle while others are slow, what was expected and did
+not come) is seen to by a look at everything, a few times a second while something is under way.
+
+What to ask next is `picker`'s to say, how much `pipeline`'s, from whom to take something away `tail`'s; `ledger` keeps
+what was asked of whom. What a cancelled request gave of a piece stays in the store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import assert_never
 
 from p2pnode import config
-from p2pnode.swarm.commands import CancelRequest, Command, DropPeer, Finish, RequestPieces
+from p2pnode.swarm.asking import Asking, DownloadLimits
+from p2pnode.swarm.availability import Availability
+from p2pnode.swarm.commands import Command, DropPeer, Finish
+from p2pnode.swarm.conduct import Conduct
 from p2pnode.swarm.events import (
     BlockStored,
+    BytesWasted,
     DeadlinePassed,
     Event,
+    PeerComing,
     PeerHas,
     PeerId,
     PeerJoined,
     PeerLeft,
     PieceCorrupt,
+    PieceFailed,
     PieceVerified,
     RequestFailed,
     RequestFinished,
 )
+from p2pnode.swarm.ledger import Ledger
 from p2pnode.swarm.peer import Peer
-from p2pnode.swarm.picker import pick
-from p2pnode.swarm.piece_map import PieceMap, PieceState
-from p2pnode.torrent.bitfield import Bitfield, Ranges
+from p2pnode.swarm.picker import Picker
+from p2pnode.swarm.piece_map import PieceState
+from p2pnode.torrent.bitfield import Bitfield
 
 __all__ = ["Download", "DownloadLimits"]
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadLimits:
-    """How much a download asks for at once, and how long it leaves a busy peer alone."""
-
-    peers_at_once: int = config.SOURCES_AT_ONCE
-    requests_per_peer: int = config.REQUESTS_PER_SOURCE
-    request_bytes: int = config.REQUEST_BYTES
-    ranges_per_request: int = config.RANGES_PER_MESSAGE_MAX
-    retry_after_min_s: float = config.RETRY_AFTER_MIN_S
-    retry_after_max_s: float = config.RETRY_AFTER_MAX_S
-    relieve_after_s: float = config.RELIEVE_AFTER_S
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """A request under way: whom it went to, and all pieces it asked for."""
-
-    peer: PeerId
-    pieces: frozenset[int]
-
-
-@dataclass(slots=True)
-class _Draw:
-    """Who was asked for a piece, in which request, and how much of it came."""
-
-    peer: PeerId
-    request: int
-    bytes_stored: int = 0
 
 
 class Download:
     """The decisions of one download.
 
-    `piece_sizes` are the bytes of each piece, `have` the pieces that are verified and written already. Times
-    are seconds on any one clock that never goes back.
+    `piece_sizes` are the bytes of each piece, `have` the pieces that are verified and written already; of the others
+    only the `wanted` are asked for (None: all), those of the highest of `priorities` first (one for each piece; None:
+    all equal), or in their order (`sequential`). `own_id` is by what the peers know us: the nodes of a swarm that know
+    each other begin with different parts. Times are seconds on any one clock that never goes back.
     """
 
     def __init__(
@@ -83,63 +60,81 @@ class Download:
         have: Bitfield,
         rng: Random,
         limits: DownloadLimits | None = None,
+        wanted: Bitfield | None = None,
+        sequential: bool = False,
+        priorities: Sequence[int] | None = None,
+        own_id: PeerId = b"",
     ) -> None:
-        self._piece_sizes = piece_sizes
-        self._rng = rng
-        self._limits = limits or DownloadLimits()
-        self._pieces = PieceMap(have)
-        self._remaining_bytes = sum(piece_sizes[piece] for piece in ~have)
-        self._peers: dict[PeerId, Peer] = {}
-        self._banned: set[PeerId] = set()
-        self._requests: dict[int, _Request] = {}
-        self._request_ids = count(1)
-        self._draws: dict[int, _Draw] = {}  # for each piece IN_FLIGHT or VERIFYING
-        self._relieve_at: float | None = None  # when the next slow peer is relieved, as things stand
-        self._commands: list[Command] = []
+        self._limits = limits = limits or DownloadLimits()
+        self._own_id = own_id
+        self._ledger = Ledger(piece_sizes, have, wanted)
+        self._availability = Availability()
+        self._picker = Picker(
+            piece_sizes,
+            self._availability,
+            rng,
+            ranges_max=limits.ranges_per_request,
+            sequential=sequential,
+            priorities=priorities,
+        )
+        self._conduct = Conduct()
+        self._asking = Asking(self._ledger, self._availability, self._picker, self._conduct, limits, rng)
+        self._peers = self._asking.peers
+        self._is_something_free = False  # that was asked of somebody, and can be asked of others
         self._finish_when_complete()
 
     # -- what a driver calls -------------------------------------------------------------------------------
 
     def receive(self, event: Event, now: float) -> None:
         """Take in what happened at time `now`."""
-        if self.is_finished:
-            return
-        self._apply(event, now)
-        self._ask(now)
+        if not self.is_finished:
+            self._apply(event, now)
+            self._ask(now)
 
     def commands(self) -> Iterator[Command]:
         """Give each command once, in order."""
-        commands, self._commands = self._commands, []
+        commands, self._asking.commands = self._asking.commands, []
         return iter(commands)
 
     def next_deadline(self) -> float | None:
         """When to send `DeadlinePassed` if nothing happens before; None: never."""
-        if self.is_finished:
-            return None
-        deadlines = [peer.asked_again_at for peer in self._peers.values()] + [self._relieve_at]
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return None if self.is_finished else self._asking.looks_at
 
     # -- how it stands -------------------------------------------------------------------------------------
 
     @property
     def is_finished(self) -> bool:
-        """Whether every piece is here."""
-        return self._pieces.is_complete
+        """Whether every piece that is wanted is here."""
+        return self._ledger.pieces.is_complete
 
     @property
     def is_starved(self) -> bool:
         """Whether only new peers or pieces can help: nothing is under way, and nobody asked us to wait."""
-        return not self._draws and self.next_deadline() is None and not self.is_finished
+        return not self._is_under_way and self._asking.looks_at is None and not self.is_finished
 
     @property
     def is_put_off(self) -> bool:
         """Whether nothing is under way because those who could give asked us to wait."""
-        return not self._draws and self.next_deadline() is not None
+        return not self._is_under_way and self._asking.looks_at is not None and not self.is_finished
+
+    @property
+    def _is_under_way(self) -> bool:
+        return bool(self._ledger.requests or self._ledger.verifier)
 
     @property
     def remaining_bytes(self) -> int:
-        """The bytes of all pieces that are not verified and written."""
-        return self._remaining_bytes
+        """The bytes of all wanted pieces that are not verified and written."""
+        return self._ledger.remaining_bytes
+
+    @property
+    def duplicate_bytes(self) -> int:
+        """The bytes that came for nothing."""
+        return self._asking.budget.spent
+
+    @property
+    def duplicate_budget(self) -> int:
+        """The bytes that may come for nothing: beyond, no piece is asked of two peers."""
+        return self._asking.budget.limit
 
     @property
     def peers(self) -> frozenset[PeerId]:
@@ -148,222 +143,196 @@ class Download:
 
     @property
     def banned(self) -> frozenset[PeerId]:
-        """Whoever sent a corrupt piece."""
-        return frozenset(self._banned)
+        """Whoever was proven to have sent too many bad pieces."""
+        return self._conduct.banned
 
     def state(self, piece: int) -> PieceState:
         """Where one piece stands."""
-        return self._pieces.state(piece)
+        return self._ledger.pieces.state(piece)
 
     def drawn_from(self, peer: PeerId) -> frozenset[int]:
         """The pieces that `peer` was asked for and that are not verified yet."""
         known = self._peers.get(peer)
-        return frozenset(known.in_flight | known.verifying) if known is not None else frozenset()
+        return self._ledger.drawn_from(known) if known is not None else frozenset()
 
     # -- events --------------------------------------------------------------------------------------------
 
     def _apply(self, event: Event, now: float) -> None:
         match event:
-            case PeerJoined():
-                self._peer_joined(event)
-            case PeerHas():
-                if (peer := self._peers.get(event.peer)) is not None:
-                    peer.have |= event.have
-            case PeerLeft():
-                self._forget(event.peer)
             case BlockStored():
-                self._block_stored(event)
+                self._block_stored(event, now)
             case PieceVerified():
                 self._piece_verified(event, now)
-            case PieceCorrupt():
-                self._banned.add(event.peer)
-                self._drop(event.peer)
             case RequestFinished():
                 # Whoever says "that was all" and owes pieces does not have them to give.
-                self._end_request(event.request, refused=True)
+                self._request_ended(event.request, now, refused=True)
             case RequestFailed():
                 self._request_failed(event, now)
+            case BytesWasted():
+                self._asking.budget.spend(event.length)
+            case PieceCorrupt():
+                self._piece_corrupt(event, now)
+            case PieceFailed():
+                self._piece_failed(event, now)
             case DeadlinePassed():
                 pass  # the time alone tells
+            case PeerJoined() | PeerHas() | PeerComing() | PeerLeft():
+                self._apply_of_peer(event, now)
             case _:
                 assert_never(event)
 
-    def _peer_joined(self, event: PeerJoined) -> None:
-        if event.peer in self._banned:
-            self._commands.append(DropPeer(event.peer))
-        elif (peer := self._peers.get(event.peer)) is not None:
-            peer.have = event.have
-        else:
-            nothing = Bitfield(event.have.piece_count)
-            start = self._rng.randrange(len(self._piece_sizes))
-            self._peers[event.peer] = Peer(event.have, refused=nothing, first_piece=start)
+    def _apply_of_peer(self, event: PeerJoined | PeerHas | PeerComing | PeerLeft, now: float) -> None:
+        match event:
+            case PeerHas():
+                self._peer_has(event, now)
+            case PeerComing():
+                self._peer_coming(event, now)
+            case PeerJoined():
+                self._peer_joined(event, now)
+            case PeerLeft():
+                self._forget(event.peer, now)
+            case _:
+                assert_never(event)
 
-    def _block_stored(self, event: BlockStored) -> None:
-        draw = self._draws.get(event.piece)
-        if draw is None or draw.peer != event.peer:
+    def _peer_joined(self, event: PeerJoined, now: float) -> None:
+        if self._conduct.is_banned(event.peer):
+            self._asking.commands.append(DropPeer(event.peer))
             return
-        peer = self._peers[draw.peer]
-        draw.bytes_stored += event.length
-        if draw.bytes_stored >= self._piece_sizes[event.piece] and event.piece in peer.in_flight:
-            self._pieces.move(event.piece, PieceState.VERIFYING)
-            peer.in_flight.remove(event.piece)
-            peer.verifying.add(event.piece)
+        peer = self._peers.get(event.peer)
+        if peer is None:
+            peer = self._peers[event.peer] = Peer(event.peer, 0, is_complete=False, is_near=event.is_near)
+        peer.is_near = event.is_near
+        self._asking.zone.joined(peer, now)
+        self._know(peer, event.have)
+        self._share_out()
+        self._asking.ask(peer, now)
+
+    def _peer_has(self, event: PeerHas, now: float) -> None:
+        peer = self._peers.get(event.peer)
+        if peer is None:
+            return
+        self._know(peer, Bitfield(event.have.piece_count, peer.have_bits | event.have.bits))
+        if peer.is_complete:
+            self._share_out()
+        self._asking.ask(peer, now)
+
+    def _know(self, peer: Peer, have: Bitfield) -> None:
+        peer.got(have.bits)
+        peer.is_complete = have.is_complete
+        self._availability.recount(peer)
+
+    def _peer_coming(self, event: PeerComing, now: float) -> None:
+        peer = self._peers.get(event.peer)
+        if peer is not None:
+            lasts_s = min(
+                max(config.COMING_LASTS_S, 3 * self._asking.times.usual_max_s), config.COMING_LASTS_MAX_S
+            )
+            peer.expects(event.pieces.bits, now + lasts_s)
+            self._availability.recount(peer)
+
+    def _share_out(self) -> None:
+        """Those near peers that need pieces too, as far as we know each other, take equal shares of the file."""
+        mates = [peer.id for peer in self._peers.values() if peer.is_near and not peer.is_complete]
+        self._picker.share(self._own_id, mates)
+
+    def _block_stored(self, event: BlockStored, now: float) -> None:
+        request = self._ledger.stored(event.peer, event.piece, event.length, now)
+        if request is None:
+            return
+        request.peer.times_relieved = 0
+        self._asking.zone.stored(request.peer, event.length, now)
+        if event.piece not in request.owed:
+            self._asking.times.add(now - request.asked_at)
+            self._asking.ask(request.peer, now)
 
     def _piece_verified(self, event: PieceVerified, now: float) -> None:
-        if (peer := self._peers.get(event.peer)) is not None:
-            peer.progress_at, peer.was_relieved = now, False
-        if self._pieces.state(event.piece) is PieceState.HAVE:
-            return
-        draw = self._undraw(event.piece)
-        self._pieces.move(event.piece, PieceState.HAVE)
-        self._remaining_bytes -= self._piece_sizes[event.piece]
-        if draw is not None and draw.peer != event.peer:
-            self._cancel_if_needless(draw)
+        owing = self._ledger.verified(event.piece, now)
+        for request in owing:
+            # Whoever is at it just now gives it for nothing; in a long request it is one piece among many.
+            if request.peer.id != event.peer and (len(owing) > 1 or request.is_hedge or not request.owed):
+                self._asking.cancel(request, now)
+                self._is_something_free = True
+        self._asking.budget.end_hedge(event.piece, now)
+        self._conduct.piece_verified(event.piece)
         self._finish_when_complete()
+        if owing and not self.is_finished:
+            self._ask_again(event.peer, now)
+
+    def _piece_corrupt(self, event: PieceCorrupt, now: float) -> None:
+        """The piece is asked of others, and so is the rest of the request that it spoilt."""
+        self._conduct.blame(event.peer)
+        self._refuse(event.peer, 1 << event.piece)
+        for request in self._ledger.spoilt(event.piece, event.peer):
+            self._asking.cancel(request, now)
+        self._is_something_free = True
+        self._judge(event.peer, now)
+
+    def _piece_failed(self, event: PieceFailed, now: float) -> None:
+        guilty = self._conduct.piece_failed(event.piece, self._ledger.givers(event.piece))
+        for request in self._ledger.failed(event.piece):
+            self._asking.cancel(request, now)
+        self._asking.budget.end_hedge(event.piece, now)
+        self._is_something_free = True
+        if guilty is not None:
+            self._refuse(guilty, 1 << event.piece)
+            self._judge(guilty, now)
 
     def _request_failed(self, event: RequestFailed, now: float) -> None:
-        peer = self._end_request(event.request, refused=not event.retryable)
+        peer = self._request_ended(event.request, now, refused=not event.retryable)
         if peer is not None and event.retryable:
             wait_s = min(event.retry_after_s, self._limits.retry_after_max_s)
             peer.asked_again_at = now + max(wait_s, self._limits.retry_after_min_s)
 
+    def _ask_again(self, peer_id: PeerId, now: float) -> None:
+        if (peer := self._peers.get(peer_id)) is not None:
+            self._asking.ask(peer, now)
+
+    def _ask(self, now: float) -> None:
+        """What follows from what happened, and from the time."""
+        if self.is_finished:
+            return
+        looks_at = self._asking.looks_at
+        if looks_at is not None and looks_at <= now:
+            self._asking.look(now)
+        elif self._is_something_free:
+            self._asking.ask_everybody(now)
+        self._is_something_free = False
+        self._asking.schedule(now)
+
     # -- endings -------------------------------------------------------------------------------------------
 
-    def _end_request(self, request: int, *, refused: bool) -> Peer | None:
+    def _request_ended(self, request_id: int, now: float, *, refused: bool) -> Peer | None:
         """Forget a request; what it still owes is missing. Gives the peer, if the request was under way."""
-        ended = self._requests.pop(request, None)
-        if ended is None:
+        request = self._ledger.requests.get(request_id)
+        if request is None:
             return None
-        peer = self._peers[ended.peer]
-        peer.requests.remove(request)
-        owed = self._owed(request, ended) & peer.in_flight
-        self._put_back(owed)
+        owed_bits = self._asking.end(request, now)
+        self._is_something_free |= owed_bits > 0
         if refused:
-            for piece in owed:
-                peer.refused = peer.refused.adding(piece)
-        return peer
+            request.peer.refused_bits |= owed_bits
+        return request.peer
 
-    def _cancel_if_needless(self, draw: _Draw) -> None:
-        """End the request of a piece that came from somebody else, if that was all that it still owed."""
-        request = self._requests.get(draw.request)
-        if request is not None and not self._owed(draw.request, request):
-            self._end_request(draw.request, refused=False)
-            self._commands.append(CancelRequest(draw.request))
+    def _refuse(self, peer_id: PeerId, bits: int) -> None:
+        if (peer := self._peers.get(peer_id)) is not None:
+            peer.refused_bits |= bits
 
-    def _owed(self, request_id: int, request: _Request) -> frozenset[int]:
-        """The pieces of a request that are not verified; a piece may be under way in a later request too."""
-        return frozenset(
-            piece for piece in request.pieces & self._draws.keys() if self._draws[piece].request == request_id
-        )
+    def _judge(self, peer_id: PeerId, now: float) -> None:
+        if self._conduct.is_banned(peer_id) and peer_id in self._peers:
+            self._forget(peer_id, now)
+            self._asking.commands.append(DropPeer(peer_id))
 
-    def _drop(self, peer: PeerId) -> None:
-        if peer in self._peers:
-            self._forget(peer)
-            self._commands.append(DropPeer(peer))
-
-    def _forget(self, peer_id: PeerId) -> None:
-        peer = self._peers.get(peer_id)
+    def _forget(self, peer_id: PeerId, now: float) -> None:
+        peer = self._peers.pop(peer_id, None)
         if peer is None:
             return
-        self._put_back(peer.in_flight | peer.verifying)
         for request in peer.requests:
-            del self._requests[request]
-        del self._peers[peer_id]
-
-    def _put_back(self, pieces: Iterable[int]) -> None:
-        for piece in pieces:
-            self._undraw(piece)
-            self._pieces.move(piece, PieceState.MISSING)
-
-    def _undraw(self, piece: int) -> _Draw | None:
-        draw = self._draws.pop(piece, None)
-        if draw is not None:
-            self._peers[draw.peer].in_flight.discard(piece)
-            self._peers[draw.peer].verifying.discard(piece)
-        return draw
+            for piece in request.owed:
+                self._asking.budget.end_hedge(piece, now)
+        self._ledger.forget(peer, now)
+        self._availability.forget(peer)
+        self._share_out()
+        self._is_something_free = True
 
     def _finish_when_complete(self) -> None:
         if self.is_finished:
-            self._commands.append(Finish())
-
-    # -- requests ------------------------------------------------------------------------------------------
-
-    def _ask(self, now: float) -> None:
-        """Keep those busy who give already, then turn to others while there is room for them."""
-        for peer in self._peers.values():
-            if peer.asked_again_at is not None and peer.asked_again_at <= now:
-                peer.asked_again_at = None
-        giving = [peer_id for peer_id, peer in self._peers.items() if peer.requests]
-        idle = [peer_id for peer_id, peer in self._peers.items() if not peer.requests]
-        self._rng.shuffle(idle)
-        for peer_id in giving:
-            self._ask_peer(peer_id, now)
-        room = self._limits.peers_at_once - len(giving)
-        for peer_id in idle:
-            if room <= 0:
-                break
-            self._ask_peer(peer_id, now)
-            room -= bool(self._peers[peer_id].requests)
-        self._relieve_slow_ones(idle, now)
-
-    def _relieve_slow_ones(self, idle: list[PeerId], now: float) -> None:
-        """Ask those who have stayed idle for what the slowest ones hold; each takes the place of one of them.
-
-        Who was relieved relieves nobody before it has completed a piece, so pieces do not go back and forth.
-        """
-        self._relieve_at = None
-        slowest = sorted(
-            (peer_id for peer_id, peer in self._peers.items() if peer.requests and not peer.verifying),
-            key=lambda peer_id: self._peers[peer_id].progress_at,
-        )
-        for peer_id in slowest:
-            relief = next((other for other in idle if self._can_relieve(other, peer_id)), None)
-            if relief is None:
-                continue
-            slow = self._peers[peer_id]
-            slow_at = slow.progress_at + self._limits.relieve_after_s
-            if slow_at > now:
-                self._relieve_at = slow_at
-                return
-            slow.was_relieved = True
-            for request in sorted(slow.requests):
-                self._end_request(request, refused=False)
-                self._commands.append(CancelRequest(request))
-            self._ask_peer(relief, now)
-
-    def _can_relieve(self, peer_id: PeerId, slow_id: PeerId) -> bool:
-        """Whether an idle peer can take over something that another one was asked for."""
-        peer = self._peers[peer_id]
-        is_free = not peer.requests and not peer.was_relieved and peer.asked_again_at is None
-        if not is_free:
-            return False
-        offered = peer.offered
-        return any(piece in offered for piece in self._peers[slow_id].in_flight)
-
-    def _ask_peer(self, peer_id: PeerId, now: float) -> None:
-        """Fill up the requests of one peer, unless it asked us to wait."""
-        peer = self._peers[peer_id]
-        while peer.asked_again_at is None and len(peer.requests) < self._limits.requests_per_peer:
-            ranges = pick(
-                self._pieces.missing & peer.offered,
-                peer.first_piece,
-                self._piece_sizes,
-                size_max=self._limits.request_bytes,
-                ranges_max=self._limits.ranges_per_request,
-            )
-            if not ranges:
-                return
-            if not peer.requests:
-                peer.progress_at = now
-            self._request(peer_id, peer, ranges)
-
-    def _request(self, peer_id: PeerId, peer: Peer, ranges: Ranges) -> None:
-        request = next(self._request_ids)
-        pieces = [piece for first, length in ranges for piece in range(first, first + length)]
-        self._requests[request] = _Request(peer_id, frozenset(pieces))
-        for piece in pieces:
-            self._pieces.move(piece, PieceState.IN_FLIGHT)
-            self._draws[piece] = _Draw(peer_id, request)
-        peer.requests.add(request)
-        peer.in_flight.update(pieces)
-        self._commands.append(RequestPieces(request, peer_id, ranges))
+            self._asking.commands.append(Finish())

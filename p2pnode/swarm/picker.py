@@ -1,40 +1,131 @@
 """Which pieces to ask one peer for next.
 
-Long runs, because a source reads them in one go and few requests carry them; from a place of its own for
-each peer, because then several downloaders of one source soon hold different parts to give each other.
+What fewest peers have comes first, so that a swarm soon holds the whole file several times over, and nobody asks the
+one seed for what another already carries here. Inside one rarity: long runs, since a source reads them in one go and
+few requests carry them; from a place of its own for each downloader, so that all hold different parts to give each
+other. When each knows the others, those places are equal shares of the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from random import Random
 
-from p2pnode.torrent.bitfield import Bitfield, Ranges
+from p2pnode.swarm.availability import Availability
+from p2pnode.swarm.events import PeerId
+from p2pnode.swarm.peer import Peer
+from p2pnode.swarm.piece_map import bits_of, runs_of
+from p2pnode.torrent.bitfield import Bitfield
 
-__all__ = ["pick"]
+__all__ = ["Picker", "share_of"]
+
+RANDOM_FIRST = 4  # pieces, whoever has them: what is rare comes slowly, and who has nothing can give nothing
 
 
-def pick(wanted: Bitfield, start: int, sizes: Sequence[int], *, size_max: int, ranges_max: int) -> Ranges:
-    """Choose from `wanted`, from piece `start` on or, when none is left there, from the beginning.
+class Picker:
+    """The order in which the pieces of one download are asked for."""
 
-    At most `size_max` bytes in at most `ranges_max` runs, ascending; one piece even if it alone is larger.
-    Empty if nothing is wanted. `sizes` are the bytes of each piece.
-    """
-    bits = wanted.bits >> start << start or wanted.bits
-    ranges: list[tuple[int, int]] = []
-    size_left = size_max
-    while bits and len(ranges) < ranges_max:
-        first = _lowest_one(bits)
-        run_end = first + _lowest_one(~(bits >> first))
-        end = first
-        while end < run_end and (sizes[end] <= size_left or not (ranges or end > first)):
-            size_left -= sizes[end]
-            end += 1
-        if end > first:
-            ranges.append((first, end - first))
-        if end < run_end:
-            break
-        bits = bits >> end << end
-    return tuple(ranges)
+    def __init__(
+        self,
+        piece_sizes: Sequence[int],
+        availability: Availability,
+        rng: Random,
+        *,
+        ranges_max: int,
+        sequential: bool = False,
+        priorities: Sequence[int] | None = None,
+    ) -> None:
+        self._piece_sizes = piece_sizes
+        self._availability = availability
+        self._rng = rng
+        self._ranges_max = ranges_max
+        self._sequential = sequential
+        self._classes = _classes(priorities or ())
+        self._random_left = 0 if sequential else RANDOM_FIRST
+        self._share = (0, len(piece_sizes))
+
+    def share(self, own: PeerId, mates: Iterable[PeerId]) -> None:
+        """Take our part of what nobody near has yet: each mate that does the same takes another one."""
+        self._share = share_of(own, mates, len(self._piece_sizes))
+
+    def pick(self, among: int, peer: Peer, size_max: int) -> list[int]:
+        """Choose from the set `among`, which is not empty, what to ask `peer` for; ascending.
+
+        At most `size_max` bytes in a bounded number of runs; one piece even if it alone is larger.
+        """
+        picked: list[int] = []
+        runs_left, size_left = self._ranges_max, size_max
+        while among and runs_left and size_left > 0:
+            pool = self._best(among)
+            run = self._run(pool, peer, size_left, is_first=not picked)
+            if not run:
+                break
+            picked += run
+            runs_left -= 1
+            size_left -= sum(self._piece_sizes[piece] for piece in run)
+            among ^= bits_of(run)
+            peer.next_piece = run[-1] + 1
+        self._random_left = max(0, self._random_left - len(picked))
+        return sorted(picked)
+
+    def _best(self, among: int) -> int:
+        """Those of which any may be next."""
+        for wanted in self._classes:
+            if among & wanted:
+                among &= wanted
+                break
+        if self._sequential or self._random_left:
+            return among
+        return self._availability.rarest(among)
+
+    def _run(self, pool: int, peer: Peer, size_max: int, *, is_first: bool) -> list[int]:
+        """Neighbours in `pool` of at most `size_max` bytes; one that is larger if `is_first`."""
+        start = self._start(pool, peer)
+        bits = pool >> start
+        skipped = _lowest_one(bits)
+        first = start + skipped
+        end = first + _lowest_one(~(bits >> skipped))
+        run: list[int] = []
+        for piece in range(first, end):
+            size_max -= self._piece_sizes[piece]
+            if size_max < 0 and (run or not is_first):
+                break
+            run.append(piece)
+        return run
+
+    def _start(self, pool: int, peer: Peer) -> int:
+        """Where in `pool` to begin: some of it is there or above."""
+        if self._sequential:
+            return 0
+        is_nobodys = not self._random_left and not self._availability.is_expected_near(pool)
+        first, end = self._share if is_nobodys else (0, len(self._piece_sizes))
+        onward = peer.next_piece
+        if onward is not None and first <= onward < end and pool >> onward & 1:
+            return onward
+        if is_nobodys and (pool >> first) & ((1 << end - first) - 1):
+            return first
+        start = self._rng.randrange(len(self._piece_sizes))
+        return start if pool >> start else 0
+
+
+def share_of(own: PeerId, mates: Iterable[PeerId], piece_count: int) -> tuple[int, int]:
+    """The part `first … end - 1` of all pieces that is ours when every mate takes an equal one, by the order of ids."""
+    rank = count = 0
+    for mate in mates:
+        count += 1
+        rank += mate < own
+    return rank * piece_count // (count + 1), (rank + 1) * piece_count // (count + 1)
+
+
+def _classes(priorities: Sequence[int]) -> list[int]:
+    """The sets of pieces of equal priority, the highest first; none if all are equal."""
+    by_priority: dict[int, list[int]] = {}
+    for piece, priority in enumerate(priorities):
+        by_priority.setdefault(priority, []).append(piece)
+    if len(by_priority) < 2:
+        return []
+    ranges = [runs_of(by_priority[priority]) for priority in sorted(by_priority, reverse=True)]
+    return [Bitfield.from_ranges(of_class, len(priorities)).bits for of_class in ranges]
 
 
 def _lowest_one(bits: int) -> int:

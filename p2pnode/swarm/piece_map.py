@@ -1,69 +1,108 @@
 """Where each piece of a download stands.
 
 Invariant: every piece is in exactly one state, and leaves it only along `_ALLOWED_MOVES`.
+
+A state is one byte for each piece, so that a move costs the same however many pieces there are. The MISSING ones
+are kept a second time, as the bits of one int: they are asked for as a set. That set changes once for a whole
+request, since changing a set of two million pieces costs as much as copying it.
 """
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
 from typing import Final
 
 from p2pnode.errors import LocalProtocolError
-from p2pnode.torrent.bitfield import Bitfield
+from p2pnode.torrent.bitfield import Bitfield, Ranges
 
-__all__ = ["PieceMap", "PieceState"]
+__all__ = ["PieceMap", "PieceState", "bits_of", "runs_of"]
 
 
-class PieceState(Enum):
+class PieceState(IntEnum):
     """The life of a piece."""
 
-    MISSING = auto()  # nobody was asked for it
-    IN_FLIGHT = auto()  # one peer was asked for it
-    VERIFYING = auto()  # that peer has sent all of it; we have not said yet whether it is right
-    HAVE = auto()  # verified and written
+    MISSING = 0  # wanted, and nobody was asked for it
+    IN_FLIGHT = 1  # somebody was asked for it
+    VERIFYING = 2  # all of it came; we have not said yet whether it is right
+    HAVE = 3  # verified and written
+    UNWANTED = 4  # nobody is asked for it
 
 
-# MISSING → HAVE: the last block came from a peer that was given up on a moment before.
+# → HAVE from everywhere: the last block came from a peer that was given up on a moment before.
 _ALLOWED_MOVES: Final = {
     PieceState.MISSING: frozenset({PieceState.IN_FLIGHT, PieceState.HAVE}),
     PieceState.IN_FLIGHT: frozenset({PieceState.VERIFYING, PieceState.HAVE, PieceState.MISSING}),
-    PieceState.VERIFYING: frozenset({PieceState.HAVE, PieceState.MISSING}),
+    PieceState.VERIFYING: frozenset({PieceState.HAVE, PieceState.IN_FLIGHT, PieceState.MISSING}),
     PieceState.HAVE: frozenset[PieceState](),
+    PieceState.UNWANTED: frozenset({PieceState.HAVE}),
 }
 
 
 class PieceMap:
-    """The state of every piece. Starts with what is there as HAVE, all else as MISSING."""
+    """The state of every piece. Starts with what is there as HAVE, what is not `wanted` as UNWANTED, else MISSING."""
 
-    def __init__(self, have: Bitfield) -> None:
-        self._states = [PieceState.MISSING] * have.piece_count
+    def __init__(self, have: Bitfield, wanted: Bitfield | None = None) -> None:
+        self._states = bytearray(have.piece_count)
+        missing = ~have
+        if wanted is not None:
+            for piece in missing - wanted:
+                self._states[piece] = PieceState.UNWANTED
+            missing &= wanted
         for piece in have:
             self._states[piece] = PieceState.HAVE
-        self._missing_bits = (~have).bits  # the MISSING ones again, since they are asked for as a set
-        self._have_count = len(have)
+        self._missing_bits = missing.bits
+        self._wanted_count = len(missing)  # wanted and not HAVE
 
     @property
-    def missing(self) -> Bitfield:
+    def missing_bits(self) -> int:
         """All pieces that are MISSING."""
-        return Bitfield(len(self._states), self._missing_bits)
+        return self._missing_bits
 
     @property
     def is_complete(self) -> bool:
-        """Whether all pieces are HAVE."""
-        return self._have_count == len(self._states)
+        """Whether all pieces that are wanted are HAVE."""
+        return not self._wanted_count
 
     def state(self, piece: int) -> PieceState:
         """The state of `piece`; LocalProtocolError if the torrent has no such piece."""
         if not 0 <= piece < len(self._states):
             raise LocalProtocolError(f"there is no piece {piece}")
-        return self._states[piece]
+        return PieceState(self._states[piece])
 
-    def move(self, piece: int, to: PieceState) -> None:
-        """Put `piece` into another state; LocalProtocolError if it cannot go there from where it is."""
-        state = self.state(piece)
-        if to not in _ALLOWED_MOVES[state]:
-            raise LocalProtocolError(f"piece {piece} cannot go from {state.name} to {to.name}")
-        self._states[piece] = to
-        if PieceState.MISSING in (state, to):
-            self._missing_bits ^= 1 << piece
-        self._have_count += to is PieceState.HAVE
+    def move(self, pieces: Iterable[int], to: PieceState) -> None:
+        """Put `pieces` into another state; LocalProtocolError if one cannot go there from where it is."""
+        changed: list[int] = []
+        for piece in pieces:
+            state = self.state(piece)
+            if to not in _ALLOWED_MOVES[state]:
+                raise LocalProtocolError(f"piece {piece} cannot go from {state.name} to {to.name}")
+            self._states[piece] = to
+            if PieceState.MISSING in (state, to):
+                changed.append(piece)
+            self._wanted_count -= to is PieceState.HAVE and state is not PieceState.UNWANTED
+        self._missing_bits ^= bits_of(changed)
+
+
+def bits_of(pieces: Sequence[int]) -> int:
+    """The set of these pieces, piece *i* at bit *i*: joined near each other first, for a far bit is a large int."""
+    first = min(pieces, default=0)
+    bits = 0
+    for piece in pieces:
+        bits |= 1 << piece - first
+    return bits << first
+
+
+def runs_of(pieces: Sequence[int]) -> Ranges:
+    """Ascending pieces as runs `(first, count)`."""
+    runs: list[tuple[int, int]] = []
+    first = end = -1
+    for piece in pieces:
+        if piece != end:
+            if end > first:
+                runs.append((first, end - first))
+            first = piece
+        end = piece + 1
+    if end > first:
+        runs.append((first, end - first))
+    return tuple(runs)

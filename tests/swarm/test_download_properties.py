@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from p2pnode.swarm import (
     BlockStored,
+    BytesWasted,
     CancelRequest,
     Command,
     DeadlinePassed,
@@ -19,14 +20,17 @@ from p2pnode.swarm import (
     DropPeer,
     Event,
     Finish,
+    PeerComing,
     PeerHas,
     PeerJoined,
     PeerLeft,
     PieceCorrupt,
+    PieceFailed,
     PieceVerified,
     RequestFailed,
     RequestFinished,
     RequestPieces,
+    ShortenRequest,
 )
 from p2pnode.swarm.piece_map import PieceState
 from p2pnode.torrent.bitfield import Bitfield
@@ -47,6 +51,7 @@ class Conduct(Enum):
 
     GIVE = auto()  # a block, or the end of a request
     LIE = auto()
+    SPOIL = auto()  # as LIE, but only the whole piece tells
     BUSY = auto()
     REFUSE = auto()
     STOP_SHORT = auto()
@@ -63,16 +68,17 @@ class World:
         self.rng = rng
         self.now = 0.0
         self.requests: dict[int, RequestPieces] = {}
-        self.owed: dict[int, list[tuple[int, int]]] = {}  # by request: (piece, bytes to come)
-        self.stored: dict[tuple[int, int], int] = {}
-        self.present: set[bytes] = set()
-        self.banned: set[bytes] = set()
+        self.owed: dict[int, list[tuple[int, int]]] = {}  # by request: (piece, the next byte of it)
+        self.stored: dict[int, int] = {}  # bytes of a piece that are here
+        self.spoilt: set[int] = set()
+        self.present: dict[bytes, int] = {}  # what each peer says it has
+        self.refused: dict[bytes, int] = {}
         self.heard_late: list[Event] = []
         self.verified = Bitfield(len(sizes), have & self.everything.bits)
         self.finishes = 0
         self.conducts = {f"peer {number}".encode(): conduct for number, conduct in enumerate(conducts)}
         self.conducts[HONEST] = Conduct.GIVE
-        self.download = Download(sizes, have=self.verified, rng=rng, limits=LIMITS)
+        self.download = Download(sizes, have=self.verified, rng=rng, limits=LIMITS, own_id=b"own")
         self.carry_out()
 
     def tell(self, event: Event) -> None:
@@ -90,41 +96,60 @@ class World:
     def carry_out_one(self, command: Command) -> None:
         match command:
             case RequestPieces(request, peer, ranges):
-                assert peer in self.present
                 asked = Bitfield.from_ranges(ranges, len(self.sizes))
-                under_way = {piece for owed in self.owed.values() for piece, _ in owed}
+                assert asked.bits, "a request asks for something"
+                assert peer not in self.download.banned
+                assert not asked.bits & ~self.present[peer], "nobody is asked for what it lacks"
+                assert not asked.bits & self.refused.get(peer, 0), "nobody is asked for what it refused"
                 assert not asked & self.verified, "no piece is asked for that is here"
-                assert under_way.isdisjoint(asked), "no piece is asked for twice at once"
                 assert len(ranges) <= LIMITS.ranges_per_request
                 assert len(asked) == 1 or sum(self.sizes[p] for p in asked) <= LIMITS.request_bytes
                 self.requests[request] = command
-                self.owed[request] = [(piece, self.sizes[piece]) for piece in asked]
-                of_peer = [r for r in self.owed if self.requests[r].peer == peer]
+                self.owed[request] = [(piece, self.stored.get(piece, 0)) for piece in asked]
+                self.check_duplicates()
+                of_peer = [r for r, owed in self.owed.items() if owed and self.requests[r].peer == peer]
                 assert len(of_peer) <= LIMITS.requests_per_peer
-                assert len({self.requests[r].peer for r in self.owed}) <= LIMITS.peers_at_once
             case CancelRequest(request):
                 del self.owed[request]
+            case ShortenRequest(request, ranges):
+                kept = set(Bitfield.from_ranges(ranges, len(self.sizes)))
+                pieces = [piece for piece, _ in self.owed[request]]
+                assert pieces, "what is over is not shortened"
+                self.owed[request] = [
+                    (piece, offset) for piece, offset in self.owed[request] if piece in kept
+                ]
+                assert pieces[: len(self.owed[request])] == [piece for piece, _ in self.owed[request]]
             case DropPeer(peer):
                 assert peer != HONEST
                 self.vanish(peer)
             case Finish():
                 self.finishes += 1
 
+    def check_duplicates(self) -> None:
+        """No piece is under way more than twice, and what may come twice of all of them is within the budget."""
+        under_way = [part for owed in self.owed.values() for part in owed]
+        pieces = [piece for piece, _ in under_way]
+        twice = {piece for piece in pieces if pieces.count(piece) > 1}
+        assert all(pieces.count(piece) == 2 for piece in twice)
+        at_risk = sum(self.sizes[piece] - self.stored.get(piece, 0) for piece in twice - set(self.verified))
+        assert self.download.duplicate_bytes + at_risk <= self.download.duplicate_budget or not twice
+
     def check(self) -> None:
         have = [piece for piece in range(len(self.sizes)) if self.download.state(piece) is PieceState.HAVE]
         assert have == list(self.verified)
         assert self.download.remaining_bytes == sum(self.sizes[piece] for piece in ~self.verified)
         assert self.download.is_finished == self.verified.is_complete == (self.finishes == 1)
-        drawn = [piece for peer in self.present for piece in self.download.drawn_from(peer)]
-        assert len(drawn) == len(set(drawn))
+        drawn = {piece for peer in self.present for piece in self.download.drawn_from(peer)}
         busy = {PieceState.IN_FLIGHT, PieceState.VERIFYING}
         in_work = {piece for piece in range(len(self.sizes)) if self.download.state(piece) in busy}
-        assert in_work == set(drawn)
+        assert in_work == drawn
+        assert self.finishes or not (self.download.is_starved and self.download.is_put_off)
         deadline = self.download.next_deadline()
         assert deadline is None or deadline > self.now, "a deadline that has passed would spin"
 
     def vanish(self, peer: bytes) -> None:
-        self.present.discard(peer)
+        self.present.pop(peer, None)
+        self.refused.pop(peer, None)
         for request in [r for r in self.owed if self.requests[r].peer == peer]:
             del self.owed[request]
 
@@ -146,15 +171,19 @@ class World:
     def join(self, peer: bytes) -> None:
         if peer in self.present:
             return
-        self.present.add(peer)
         some = Bitfield(len(self.sizes), self.rng.getrandbits(len(self.sizes)))
-        self.tell(PeerJoined(peer, self.everything if peer == HONEST else some))
+        have = self.everything if peer == HONEST else some
+        self.present[peer] = have.bits
+        self.tell(PeerJoined(peer, have, is_near=self.rng.random() < 0.7))
 
     def pass_time(self) -> None:
         """Half a second; the honest peer is never slower than that for long."""
-        self.now += 0.5
+        until = self.now + 0.5
+        while (deadline := self.download.next_deadline()) is not None and deadline <= until:
+            self.now = deadline
+            self.tell(DeadlinePassed())
+        self.now = until
         self.act(HONEST)
-        self.tell(DeadlinePassed())
 
     def hear_late(self) -> None:
         if self.heard_late:
@@ -165,7 +194,12 @@ class World:
         if conduct is Conduct.LEAVE and peer in self.present:
             self.leave(peer)
         elif conduct is Conduct.HAVE_MORE and peer in self.present:
-            self.tell(PeerHas(peer, Bitfield(len(self.sizes), self.rng.getrandbits(len(self.sizes)))))
+            more = Bitfield(len(self.sizes), self.rng.getrandbits(len(self.sizes)))
+            if self.rng.random() < 0.5:
+                self.tell(PeerComing(peer, more))
+            else:
+                self.present[peer] |= more.bits
+                self.tell(PeerHas(peer, more))
         requests = [request for request in self.owed if self.requests[request].peer == peer]
         if requests and peer in self.present:
             self.answer(requests[0], conduct)
@@ -173,52 +207,73 @@ class World:
     def leave(self, peer: bytes) -> None:
         """What it had sent may be heard of when it is gone."""
         for request in [r for r in self.owed if self.requests[r].peer == peer]:
-            if self.owed[request]:
-                piece, size = self.owed[request][0]
-                self.heard_late += [BlockStored(peer, piece, size), PieceVerified(peer, piece)]
+            if self.owed[request] and self.conducts[peer] is not Conduct.SPOIL:
+                piece, offset = self.owed[request][0]
+                if piece not in self.spoilt:
+                    size = self.sizes[piece] - offset
+                    self.heard_late += [BlockStored(peer, piece, size), PieceVerified(peer, piece)]
             self.heard_late.append(RequestFinished(request))
         self.vanish(peer)
         self.tell(PeerLeft(peer))
 
     def answer(self, request: int, conduct: Conduct) -> None:
         match conduct:
-            case Conduct.GIVE | Conduct.HAVE_MORE:
-                self.give(request)
+            case Conduct.GIVE | Conduct.HAVE_MORE | Conduct.SPOIL:
+                self.give(request, is_spoilt=conduct is Conduct.SPOIL)
             case Conduct.LIE:
                 peer = self.requests[request].peer
-                piece = self.owed[request][0][0] if self.owed[request] else 0
-                self.tell(PieceCorrupt(peer, piece))
-                assert peer in self.download.banned
+                if self.owed[request]:
+                    piece = self.owed[request][0][0]
+                    self.refuse(peer, [piece])
+                    self.tell(PieceCorrupt(peer, piece))
+                    assert request not in self.owed
             case Conduct.BUSY:
                 del self.owed[request]
                 self.tell(RequestFailed(request, retryable=True, retry_after_s=self.rng.choice([0.0, 3.0])))
             case Conduct.REFUSE:
-                del self.owed[request]
+                self.refuse(self.requests[request].peer, [piece for piece, _ in self.owed.pop(request)])
                 self.tell(RequestFailed(request, retryable=False))
             case Conduct.STOP_SHORT:
                 if self.rng.random() < 0.5:
                     self.give(request)
                 else:
-                    del self.owed[request]
+                    self.refuse(self.requests[request].peer, [piece for piece, _ in self.owed.pop(request)])
                     self.tell(RequestFinished(request))
             case Conduct.LEAVE:
                 pass
 
-    def give(self, request: int) -> None:
+    def refuse(self, peer: bytes, pieces: list[int]) -> None:
+        self.refused[peer] = self.refused.get(peer, 0) | sum(1 << piece for piece in pieces)
+
+    def give(self, request: int, *, is_spoilt: bool = False) -> None:
         """A few bytes of the first piece that is owed, or the end."""
         peer, owed = self.requests[request].peer, self.owed[request]
         if not owed:
             del self.owed[request]
             self.tell(RequestFinished(request))
             return
-        piece, left = owed[0]
-        length = self.rng.randint(1, left)
-        owed[0] = (piece, left - length)
-        if length == left:
+        piece, offset = owed[0]
+        end = self.rng.randint(offset + 1, self.sizes[piece])
+        owed[0] = (piece, end)
+        if end == self.sizes[piece]:
             owed.pop(0)
-        self.tell(BlockStored(peer, piece, length))
-        if length == left:
+        stored = self.sizes[piece] if piece in self.verified else self.stored.get(piece, 0)
+        if end > stored:
+            self.stored[piece] = end
+            self.spoilt |= {piece} if is_spoilt else set()
+            self.tell(BlockStored(peer, piece, end - max(offset, stored)))
+        if stored > offset:
+            self.tell(BytesWasted(peer, min(end, stored) - offset))
+        if end == self.sizes[piece] and piece not in self.verified:
+            self.hash(peer, piece)
+
+    def hash(self, peer: bytes, piece: int) -> None:
+        if piece not in self.spoilt:
             self.tell(PieceVerified(peer, piece))
+            return
+        self.spoilt.remove(piece)
+        del self.stored[piece]
+        self.tell(PieceFailed(piece))
 
 
 @settings(max_examples=150, deadline=None)
@@ -236,7 +291,7 @@ def test_it_ends_well_while_one_honest_peer_stays(
     for _ in range(steps):
         world.step()
     world.join(HONEST)
-    for peer in sorted(world.present - {HONEST}):
+    for peer in sorted(world.present.keys() - {HONEST}):
         world.leave(peer)  # they fell silent, and the driver has noticed
     for _ in range(20 * len(sizes) + 200):
         if world.finishes:

@@ -1,71 +1,146 @@
 from __future__ import annotations
 
+from random import Random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pnode.swarm.picker import pick
-from p2pnode.torrent.bitfield import Bitfield, Ranges
+from p2pnode.swarm.availability import Availability
+from p2pnode.swarm.peer import Peer
+from p2pnode.swarm.picker import RANDOM_FIRST, Picker, share_of
+from p2pnode.swarm.piece_map import bits_of, runs_of
 
-SIZES = [10] * 20
-
-
-def wanted(*pieces: int) -> Bitfield:
-    return Bitfield(20, sum(1 << piece for piece in pieces))
-
-
-def choose(among: Bitfield, start: int, size_max: int = 100, ranges_max: int = 9) -> Ranges:
-    return pick(among, start, SIZES, size_max=size_max, ranges_max=ranges_max)
+COUNT = 20
+ALL = (1 << COUNT) - 1
 
 
-def test_one_run_from_the_start_on() -> None:
-    assert choose(Bitfield.full(20), 5, size_max=30) == ((5, 3),)
+def peer(have: int = ALL, name: bytes = b"seed") -> Peer:
+    return Peer(name, have, is_complete=have == ALL, is_near=True)
 
 
-def test_runs_are_joined_into_one_request_in_order() -> None:
-    assert choose(wanted(2, 3, 7, 9, 10), 3) == ((3, 1), (7, 1), (9, 2))
+class Picking:
+    """A picker that is past its first random pieces, and some peers."""
+
+    def __init__(self, *peers: Peer, seed: int = 1, ranges_max: int = 9, **options: object) -> None:
+        self.availability = Availability()
+        for one in peers:
+            self.availability.recount(one)
+        self.picker = Picker(
+            [10] * COUNT,
+            self.availability,
+            Random(seed),
+            ranges_max=ranges_max,
+            **options,  # type: ignore[arg-type]
+        )
+        if not options:
+            for _ in range(RANDOM_FIRST):
+                self.picker.pick(ALL, peer(), 1)
+
+    def pick(self, among: int = ALL, of: Peer | None = None, size_max: int = 10) -> list[int]:
+        return self.picker.pick(among, of or peer(), size_max)
 
 
-def test_when_nothing_is_left_behind_the_start_it_begins_anew() -> None:
-    assert choose(wanted(1, 2), 15) == ((1, 2),)
-    assert choose(Bitfield.full(20), 20, size_max=20) == ((0, 2),)
+def test_what_fewest_have_comes_first() -> None:
+    picking = Picking(peer(ALL ^ 1 << 7 ^ 1 << 8, b"a"), peer(ALL ^ 1 << 7, b"b"))
+    assert picking.pick() == [7]
+    assert picking.pick(ALL ^ 1 << 7) == [8]
 
 
-def test_it_does_not_wrap_within_one_request() -> None:
-    assert choose(wanted(0, 1, 19), 18) == ((19, 1),)
+def test_what_is_coming_to_somebody_counts_as_what_he_has() -> None:
+    one = peer(0, b"a")
+    one.expects(ALL ^ 1 << 3, until=5.0)
+    assert Picking(one).pick() == [3]
 
 
-def test_no_more_runs_than_fit_a_message() -> None:
-    assert choose(wanted(0, 2, 4, 6), 0, ranges_max=2) == ((0, 1), (2, 1))
+def test_the_first_pieces_are_whatever_chance_picks() -> None:
+    one = peer(ALL ^ 1 << 7, b"a")
+    first = set()
+    for seed in range(60):
+        picking = Picking(one, seed=seed, priorities=[0] * COUNT)
+        first.add(picking.pick()[0])
+    assert len(first) > COUNT // 2
 
 
-def test_nothing_wanted_is_nothing_picked() -> None:
-    assert choose(wanted(), 3) == ()
+def test_a_request_goes_on_where_the_last_one_ended() -> None:
+    picking, seed = Picking(), peer()
+    first = picking.pick(of=seed, size_max=30)
+    second = picking.pick(ALL & ~bits_of(first), seed, 20)
+    assert first == [first[0], first[0] + 1, first[0] + 2]
+    assert second == [first[-1] + 1, first[-1] + 2]
+
+
+def test_mates_take_different_parts_of_what_nobody_has_yet() -> None:
+    picked = []
+    for own, other in ((b"a", b"b"), (b"b", b"a")):
+        picking = Picking()
+        picking.picker.share(own, [other])
+        picked.append(picking.pick(size_max=100))
+    assert picked == [list(range(10)), list(range(10, 20))]
+
+
+def test_who_is_done_with_his_part_goes_on_elsewhere() -> None:
+    picking = Picking()
+    picking.picker.share(b"a", [b"b"])
+    assert picking.pick(ALL ^ (1 << 10) - 1)[0] >= 10
+
+
+def test_what_somebody_has_is_asked_for_from_anywhere() -> None:
+    first = set()
+    for seed in range(40):
+        picking = Picking(peer(ALL >> 1, b"b"), seed=seed)
+        picking.picker.share(b"a", [b"b"])
+        first |= set(picking.pick(ALL >> 1))
+    assert max(first) >= 10
+
+
+@given(st.integers(0, 40), st.sets(st.binary(min_size=1, max_size=3), min_size=1, max_size=9))
+def test_the_shares_of_all_mates_are_all_pieces(count: int, ids: set[bytes]) -> None:
+    shares = sorted(share_of(own, ids - {own}, count) for own in ids)
+    assert [piece for first, end in shares for piece in range(first, end)] == list(range(count))
+    assert max(end - first for first, end in shares) - min(end - first for first, end in shares) <= 1
+
+
+def test_in_order_on_request() -> None:
+    picking = Picking(peer(ALL ^ 1 << 7, b"a"), sequential=True)
+    seed = peer()
+    assert picking.pick(of=seed, size_max=30) == [0, 1, 2]
+    assert picking.pick(ALL ^ 0b111, seed, 20) == [3, 4]
+    assert picking.pick(ALL ^ 0b11110, seed, 20) == [0, 5]
+
+
+def test_what_is_most_urgent_comes_before_what_is_rare() -> None:
+    priorities = [0] * COUNT
+    priorities[5] = priorities[9] = 2
+    priorities[12] = 1
+    picking = Picking(peer(1 << 5 | 1 << 9 | 1 << 12, b"a"), priorities=priorities)
+    assert sorted(picking.pick(size_max=30)) == [5, 9, 12]
+    assert set(picking.pick(size_max=20)) == {5, 9}
+    assert picking.pick(ALL ^ 1 << 5 ^ 1 << 9) == [12]
+    assert picking.pick(1 << 3) == [3]
 
 
 def test_one_piece_may_be_larger_than_a_request() -> None:
-    assert pick(Bitfield.full(3), 1, [50] * 3, size_max=20, ranges_max=9) == ((1, 1),)
+    assert len(Picking().pick(size_max=1)) == 1
 
 
-def test_a_larger_piece_ends_the_request_before_it() -> None:
-    assert pick(Bitfield.full(4), 0, [5, 5, 50, 5], size_max=20, ranges_max=9) == ((0, 2),)
-    assert pick(Bitfield(4, 0b1001), 0, [5, 5, 5, 50], size_max=20, ranges_max=9) == ((0, 1),)
-
-
+@pytest.mark.parametrize("sequential", [False, True])
 @given(
-    bits=st.integers(0, 2**20 - 1),
-    start=st.integers(0, 20),
-    sizes=st.lists(st.integers(1, 40), min_size=20, max_size=20),
+    bits=st.integers(1, ALL),
+    have=st.lists(st.integers(0, ALL), max_size=4),
     size_max=st.integers(1, 200),
     ranges_max=st.integers(1, 5),
+    seed=st.integers(0, 9),
 )
 def test_it_keeps_the_limits_and_picks_something_wanted(
-    bits: int, start: int, sizes: list[int], size_max: int, ranges_max: int
+    sequential: bool, bits: int, have: list[int], size_max: int, ranges_max: int, seed: int
 ) -> None:
-    among = Bitfield(20, bits)
-    ranges = pick(among, start, sizes, size_max=size_max, ranges_max=ranges_max)
-    picked = Bitfield.from_ranges(ranges, 20)
-    assert picked & among == picked
-    assert bool(picked) == bool(among)
-    assert len(ranges) <= ranges_max
-    assert len(picked) == 1 or sum(sizes[piece] for piece in picked) <= size_max
-    assert picked.ranges() == ranges  # neighbours are one run
+    peers = [peer(one, bytes([number])) for number, one in enumerate(have)]
+    options = {"sequential": True} if sequential else {}
+    picking = Picking(*peers, seed=seed, ranges_max=ranges_max, **options)
+    picked = picking.pick(bits, size_max=size_max)
+    assert picked
+    assert picked == sorted(set(picked))
+    assert not bits_of(picked) & ~bits
+    assert len(runs_of(picked)) <= ranges_max
+    assert len(picked) == 1 or 10 * len(picked) <= size_max

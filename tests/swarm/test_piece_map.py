@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnode.errors import LocalProtocolError
-from p2pnode.swarm.piece_map import PieceMap, PieceState
+from p2pnode.swarm.piece_map import PieceMap, PieceState, bits_of, runs_of
 from p2pnode.torrent.bitfield import Bitfield
 
-MISSING, IN_FLIGHT, VERIFYING, HAVE = PieceState
+MISSING, IN_FLIGHT, VERIFYING, HAVE, UNWANTED = PieceState
 
 ALLOWED = {
     (MISSING, IN_FLIGHT),
@@ -17,34 +17,41 @@ ALLOWED = {
     (IN_FLIGHT, HAVE),
     (IN_FLIGHT, MISSING),
     (VERIFYING, HAVE),
+    (VERIFYING, IN_FLIGHT),
     (VERIFYING, MISSING),
+    (UNWANTED, HAVE),
 }
-WAYS_TO = {MISSING: [], IN_FLIGHT: [IN_FLIGHT], VERIFYING: [IN_FLIGHT, VERIFYING], HAVE: [HAVE]}
+WAYS_TO = {MISSING: [], IN_FLIGHT: [IN_FLIGHT], VERIFYING: [IN_FLIGHT, VERIFYING], HAVE: [HAVE], UNWANTED: []}
 
 
-def test_it_starts_with_what_is_there() -> None:
-    pieces = PieceMap(Bitfield(4, 0b0110))
-    assert [pieces.state(piece) for piece in range(4)] == [MISSING, HAVE, HAVE, MISSING]
-    assert pieces.missing == Bitfield(4, 0b1001)
+def test_it_starts_with_what_is_there_and_what_is_wanted() -> None:
+    pieces = PieceMap(Bitfield(4, 0b0110), Bitfield(4, 0b0011))
+    assert [pieces.state(piece) for piece in range(4)] == [MISSING, HAVE, HAVE, UNWANTED]
+    assert pieces.missing_bits == 0b0001
     assert not pieces.is_complete
 
 
-def test_a_torrent_of_no_pieces_is_complete() -> None:
+def test_it_is_complete_when_all_is_here_that_is_wanted() -> None:
     assert PieceMap(Bitfield(0)).is_complete
+    pieces = PieceMap(Bitfield(3, 0b001), Bitfield(3, 0b011))
+    pieces.move([2], HAVE)  # nobody wants it
+    assert not pieces.is_complete
+    pieces.move([1], HAVE)
+    assert pieces.is_complete
 
 
 @pytest.mark.parametrize("start", PieceState)
 @pytest.mark.parametrize("end", PieceState)
 def test_only_allowed_moves_are_made(start: PieceState, end: PieceState) -> None:
-    pieces = PieceMap(Bitfield(1))
+    pieces = PieceMap(Bitfield(1), Bitfield(1) if start is UNWANTED else None)
     for state in WAYS_TO[start]:
-        pieces.move(0, state)
+        pieces.move([0], state)
     if (start, end) in ALLOWED:
-        pieces.move(0, end)
+        pieces.move([0], end)
         assert pieces.state(0) is end
     else:
         with pytest.raises(LocalProtocolError, match=f"from {start.name} to {end.name}"):
-            pieces.move(0, end)
+            pieces.move([0], end)
         assert pieces.state(0) is start
 
 
@@ -54,23 +61,38 @@ def test_there_are_no_other_pieces(piece: int) -> None:
     with pytest.raises(LocalProtocolError):
         pieces.state(piece)
     with pytest.raises(LocalProtocolError):
-        pieces.move(piece, HAVE)
+        pieces.move([piece], HAVE)
 
 
 @given(
     have=st.integers(0, 255),
-    moves=st.lists(st.tuples(st.integers(0, 7), st.sampled_from(PieceState)), max_size=60),
+    wanted=st.integers(0, 255),
+    moves=st.lists(
+        st.tuples(st.lists(st.integers(0, 7), unique=True, max_size=3), st.sampled_from(PieceState)),
+        max_size=60,
+    ),
 )
-def test_any_moves_leave_each_piece_in_one_state(have: int, moves: list[tuple[int, PieceState]]) -> None:
-    pieces = PieceMap(Bitfield(8, have))
-    states = [HAVE if piece in Bitfield(8, have) else MISSING for piece in range(8)]
-    for piece, state in moves:
-        if (states[piece], state) in ALLOWED:
-            pieces.move(piece, state)
-            states[piece] = state
-        else:
+def test_any_moves_leave_each_piece_in_one_state(
+    have: int, wanted: int, moves: list[tuple[list[int], PieceState]]
+) -> None:
+    pieces = PieceMap(Bitfield(8, have), Bitfield(8, wanted))
+    states = [
+        HAVE if have >> piece & 1 else MISSING if wanted >> piece & 1 else UNWANTED for piece in range(8)
+    ]
+    for together, state in moves:
+        if all((states[piece], state) in ALLOWED for piece in together):
+            pieces.move(together, state)
+            for piece in together:
+                states[piece] = state
+        elif len(together) == 1:
             with pytest.raises(LocalProtocolError):
-                pieces.move(piece, state)
+                pieces.move(together, state)
         assert [pieces.state(index) for index in range(8)] == states
-        assert list(pieces.missing) == [index for index in range(8) if states[index] is MISSING]
-        assert pieces.is_complete == all(state is HAVE for state in states)
+        assert pieces.missing_bits == sum(1 << index for index in range(8) if states[index] is MISSING)
+        assert pieces.is_complete == all(states[index] is HAVE for index in Bitfield(8, wanted))
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_pieces_as_bits_and_as_runs(pieces: set[int]) -> None:
+    assert bits_of(list(pieces)) == sum(1 << piece for piece in pieces)
+    assert runs_of(sorted(pieces)) == Bitfield(301, bits_of(list(pieces))).ranges()
