@@ -88,7 +88,7 @@ async def test_another_source_continues_from_the_verified_block(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: fetching.node.fetch("a.bin", to=fetching.files_dir))
         await reached(fetching, MIB // 3)
-        [dying] = [source for source in sources if source.node.statistics["bytes_sent"]]
+        dying = max(sources, key=lambda source: source.node.statistics["bytes_sent"])
         if death == "stopped":
             await dying.stop()
         else:
@@ -96,7 +96,7 @@ async def test_another_source_continues_from_the_verified_block(
     done = await fetching.wait_for(FetchCompleted)
     assert done.target.read_bytes() == data
     assert done.bytes_fetched == len(data)
-    assert len(done.sources) == 2 and min(done.sources.values()) > MIB // 5
+    assert len(done.sources) == 2 and min(done.sources.values()) > MIB // 8
     if death == "stopped":  # the other one is relieved before its silence counts as loss
         assert [event.node_id for event in fetching.all(FetchSourceLost)][:1] == [dying.node.node_id]
 
