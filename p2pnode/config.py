@@ -30,6 +30,9 @@ FOREIGN_METAINFO_SIZE_MAX: Final = 10_000_000  # a `.torrent` from elsewhere
 CHUNK_SIZE_MAX: Final = 1 * MIB  # what one FileChunk may carry: bounds the receiver's memory
 CHUNK_SIZE: Final = 1 * MIB  # what we send: the fewer, the cheaper; the other side stores it in smaller runs
 
+LAN_DATAGRAM_SIZE_MAX: Final = 1400  # bytes, as BEP 14 has it: what Ethernet carries in one piece
+LAN_HASHES_MAX: Final = 20  # torrents in one such datagram: 52 bytes each
+
 # -- torrent -----------------------------------------------------------------------------------------------
 
 BLOCK_SIZE: Final = 16 * KIB  # leaf of the Merkle tree (BEP 52)
@@ -234,3 +237,13 @@ ITEMS_LISTED_MAX: Final = 100_000  # rows of a list that are paged through befor
 PUSHES_AT_ONCE: Final = 32  # pushed fetches a peer runs at a time
 PUSH_SIZE_MAX: Final = 2**50  # default of --push-max: a peer's disk is the limit
 NO_SOURCE_TIMEOUT_S: Final = 25.0  # `get` gives up when nobody has it for so long; longer than one dial
+LAN_INTERVAL_S: Final = 300.0  # between two words about the same torrents (BEP 14) …
+LAN_TORRENT_INTERVAL_S: Final = 60.0  # … and about one of them, if there is a reason for it (BEP 14)
+LAN_GATHER_S: Final = 0.1  # what is to be said of several torrents goes together
+LAN_TORRENTS_MAX: Final = 500  # told of by themselves; who looks for another is answered all the same
+LAN_OFFERED_REFRESH_S: Final = 1.0  # how old our own view of what we offer may be
+LAN_ANSWERS_PER_S: Final = 20.0  # datagrams to those who look for something …
+LAN_ANSWERS_BURST: Final = 40  # … and at once
+LAN_LOOKED_FOR_MAX: Final = 1000  # torrents that are looked for, and remembered who has them …
+LAN_FOUND_MAX: Final = 50  # … of so many nodes each …
+LAN_FOUND_LASTS_S: Final = 2 * LAN_INTERVAL_S + 60.0  # … who are forgotten when two words of theirs were lost

@@ -26,7 +26,7 @@ import platformdirs
 from p2pnode.errors import ConfigError
 
 SHARED: Final = frozenset({
-    "json", "limit_down", "limit_peer", "limit_up", "log_level", "no_color", "no_verify_tls", "pin", "qlog",
+    "json", "lan", "limit_down", "limit_peer", "limit_up", "log_level", "no_color", "no_verify_tls", "pin", "qlog",
     "server_addr", "server_cert",
 })  # fmt: skip
 """Settings that may stand before the first table, for every verb that has them."""

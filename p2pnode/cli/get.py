@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from p2pnode.cli.local_servers import find_server
 from p2pnode.cli.options import (
     ServerChoice,
     diagnostic_options,
+    lan_option,
     limit_options,
     made_directory,
     server_options,
@@ -26,6 +28,7 @@ from p2pnode.cli.running import open_client, run, wait_for_server
 from p2pnode.cli.torrent_file import read_torrent_file
 from p2pnode.cli.verb import Verb
 from p2pnode.errors import ConfigError, NetworkError, StorageError, TimedOut
+from p2pnode.node.discovery import Discovery
 from p2pnode.node.rate_limits import RateLimits
 from p2pnode.node.references import Reference, wanted_from
 from p2pnode.torrent import Ticket
@@ -43,6 +46,7 @@ from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
 )
 @click.option("--wait", is_flag=True, help="Wait until somebody has it, however long that takes.")
 @server_options(required=False)
+@lan_option
 @limit_options
 @diagnostic_options
 @click.pass_obj
@@ -53,6 +57,7 @@ def command(
     output: str,
     wait: bool,
     server: ServerChoice,
+    discoveries: Sequence[Discovery],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
@@ -63,6 +68,7 @@ def command(
       p2pnode get model.bin --server-addr HOST:8080 --pin 5f0c...
       p2pnode get p2pnode1... -o downloads/              a ticket, as `p2pnode share` prints it
       p2pnode get backup.tar -o - | tar x
+      p2pnode get 5d0c... --lan                          from whoever in this network has it, without a server
 
     Every block is verified before it is written. Interrupted, run the same command again: it resumes.
     Prints the path of what it fetched.
@@ -70,7 +76,7 @@ def command(
     if output == "-" and console.json:
         raise click.UsageError("-o - and --json both want stdout: give one")
     run(
-        partial(_get, console, reference, output, wait, server, limits, diagnostics),
+        partial(_get, console, reference, output, wait, server, discoveries, limits, diagnostics),
         console,
         when_interrupted="interrupted: run the same command again to resume",
     )
@@ -82,15 +88,20 @@ async def _get(
     output: str,
     wait: bool,
     choice: ServerChoice,
+    discoveries: Sequence[Discovery],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
-    reference, choice = await _resolved(text, choice)
-    wanted_from(reference)  # what is malformed is said before anybody is dialed
+    reference, choice = await _resolved(text, choice, needs_server=not discoveries)
+    wanted = wanted_from(reference)  # what is malformed is said before anybody is dialed
+    if choice.address is None and wanted.file_id is None and wanted.likely_id is None:
+        raise ConfigError(
+            "only a server knows names: give --server-addr, or a file id, a ticket or a .torrent file"
+        )
     to = _target(output)
-    async with open_client(console, choice, diagnostics, limits) as node:
-        if not isinstance(reference, Ticket):  # which says itself who has it
-            await wait_for_server(node, console, (NetworkError, TimedOut) if wait else ())
+    async with open_client(console, choice, diagnostics, limits, discoveries) as node:
+        if choice.address is not None and not isinstance(reference, Ticket):  # which says itself who has it
+            await wait_for_server(node, console, (NetworkError, TimedOut) if wait or discoveries else ())
         if output == "-":
             with tempfile.TemporaryDirectory(prefix="p2pnode-") as directory:
                 completed = await node.fetch(reference, to=Path(directory), wait=wait)
@@ -101,16 +112,17 @@ async def _get(
         console.data(str(completed.target))
 
 
-async def _resolved(text: str, choice: ServerChoice) -> tuple[Reference, ServerChoice]:
+async def _resolved(text: str, choice: ServerChoice, *, needs_server: bool) -> tuple[Reference, ServerChoice]:
     """What `text` refers to, and which server to ask: the chosen one, that of a ticket, or the one here."""
     if text.lower().startswith(TICKET_PREFIX):
         ticket = Ticket.parse(text)
         return ticket, (choice if choice.address else _server_of(ticket))
     if choice.address is None:
         local = await find_server(None, None)
-        if local is None:
-            raise ConfigError("a server must say who has it: give --server-addr, or a ticket")
-        choice = local.choice()
+        if local is not None:
+            choice = local.choice()
+        elif needs_server:
+            raise ConfigError("a server must say who has it: give --server-addr, a ticket, or --lan")
     path = Path(text)
     if path.suffix == ".torrent" and await trio.to_thread.run_sync(path.exists):
         return await trio.to_thread.run_sync(read_torrent_file, path), choice

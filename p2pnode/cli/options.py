@@ -18,6 +18,7 @@ from click.core import ParameterSource
 from p2pnode.assembly import Diagnostics, Impairment
 from p2pnode.cli.units import parse_duration, parse_fraction, parse_rate, parse_size
 from p2pnode.errors import ConfigError, StorageError
+from p2pnode.node.lan import LanDiscovery
 from p2pnode.node.rate_limits import RateLimits
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -123,6 +124,17 @@ def limit_options(function: _Function) -> _Function:
         )
     ]
     return _packed("limits", _limits, *options)(function)
+
+
+def lan_option(function: _Function) -> _Function:
+    """`--lan`; the function gets `discoveries: Sequence[Discovery]`."""
+    return _packed(
+        "discoveries",
+        lambda _context, *, lan: (LanDiscovery(),) if lan else (),
+        click.option(
+            "--lan", is_flag=True, help="Find other nodes in this network by multicast, and be found."
+        ),
+    )(function)
 
 
 def _packed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from p2pnode.cli.options import (
     DIRECTORY,
     ServerChoice,
     diagnostic_options,
+    lan_option,
     limit_options,
     made_directory,
     node_ids,
@@ -27,12 +29,13 @@ from p2pnode.cli.progress import open_reporter
 from p2pnode.cli.running import open_node, reference_of, run, wait_for_server
 from p2pnode.cli.verb import Verb
 from p2pnode.errors import ConnectFailed, ConnectionClosed, TimedOut
+from p2pnode.node.discovery import Discovery
 from p2pnode.node.node import Node
 from p2pnode.node.rate_limits import RateLimits
 
 
 @click.command(cls=Verb)
-@server_options(required=True)
+@server_options(required=False)
 @click.option(
     "--files-dir",
     type=DIRECTORY,
@@ -65,6 +68,7 @@ from p2pnode.node.rate_limits import RateLimits
 @click.option("--name", default="", help="How others see this node.  [default: the host's name]")
 @click.option("--zone", default="", help="Where this node stands, as a rack or site.")
 @click.option("--state-dir", type=DIRECTORY, help="Key and catalogue.  [default: one for --files-dir]")
+@lan_option
 @limit_options
 @diagnostic_options
 @click.pass_obj
@@ -80,6 +84,7 @@ def command(
     name: str,
     zone: str,
     state_dir: Path | None,
+    discoveries: Sequence[Discovery],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
@@ -90,9 +95,12 @@ def command(
       p2pnode peer --server-addr 127.0.0.1:8080 --server-cert server.crt
       p2pnode peer --server-addr files.example.org:8080 --pin 5f0c... --files-dir /srv/files
       p2pnode peer --server-addr [2001:db8::7]:8080 --pin 5f0c... --mirror
+      p2pnode peer --lan                                 for this network, without a server
 
     Each file, and each directory as one tree, is offered by its name. Hidden files stay at home.
     """
+    if server.address is None and not discoveries:
+        raise click.UsageError("Missing option '--server-addr'; or give --lan, to do without a server.")
     made_directory(files_dir)
     node = Node(
         role="peer",
@@ -106,13 +114,20 @@ def command(
         push_max=push_max,
         mirror=mirror,
         limits=limits,
+        discoveries=discoveries,
         diagnostics=diagnostics,
     )
-    run(partial(_stay, console, node), console, is_service=True, when_interrupted="peer stopped")
+    run(
+        partial(_stay, console, node, server.address is not None),
+        console,
+        is_service=True,
+        when_interrupted="peer stopped",
+    )
 
 
-async def _stay(console: Console, node: Node) -> None:
+async def _stay(console: Console, node: Node, has_server: bool) -> None:
     """A server that is not up yet is waited for; one that is not who it should be ends the peer."""
     async with open_node(node, open_reporter(console)):
-        await wait_for_server(node, console, (ConnectFailed, ConnectionClosed, TimedOut))
+        if has_server:
+            await wait_for_server(node, console, (ConnectFailed, ConnectionClosed, TimedOut))
         await trio.sleep_forever()

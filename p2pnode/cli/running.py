@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,7 @@ from p2pnode.cli.local_servers import find_server
 from p2pnode.cli.options import ServerChoice, user_state_dir
 from p2pnode.cli.progress import Reporter, open_reporter
 from p2pnode.errors import ConfigError, P2PNodeError
+from p2pnode.node.discovery import Discovery
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
 from p2pnode.node.operator import Operator, open_operator
@@ -110,7 +111,11 @@ def reference_of(choice: ServerChoice) -> ServerReference | None:
 
 @asynccontextmanager
 async def open_client(
-    console: Console, choice: ServerChoice, diagnostics: Diagnostics, limits: RateLimits | None = None
+    console: Console,
+    choice: ServerChoice,
+    diagnostics: Diagnostics,
+    limits: RateLimits | None = None,
+    discoveries: Sequence[Discovery] = (),
 ) -> AsyncIterator[Node]:
     """A node for one short command, with the user's key; it dials its server, if it has one."""
     node = Node(
@@ -119,6 +124,7 @@ async def open_client(
         lock_state=False,
         server=reference_of(choice),
         limits=limits or RateLimits(),
+        discoveries=discoveries,
         diagnostics=diagnostics,
     )
     async with open_node(node, open_reporter(console, failure_is_raised=True)):

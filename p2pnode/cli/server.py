@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from p2pnode.cli.options import (
     DIRECTORY,
     FILE,
     diagnostic_options,
+    lan_option,
     limit_options,
     listen_address,
     made_directory,
@@ -24,6 +26,7 @@ from p2pnode.cli.options import (
 from p2pnode.cli.progress import open_reporter
 from p2pnode.cli.running import open_node, run
 from p2pnode.cli.verb import Verb
+from p2pnode.node.discovery import Discovery
 from p2pnode.node.node import Node
 from p2pnode.node.rate_limits import RateLimits
 
@@ -73,6 +76,7 @@ from p2pnode.node.rate_limits import RateLimits
 @click.option(
     "--state-dir", type=DIRECTORY, help="Key, catalogue and socket.  [default: one for --files-dir]"
 )
+@lan_option
 @limit_options
 @diagnostic_options
 @click.pass_obj
@@ -88,6 +92,7 @@ def command(
     name: str,
     zone: str,
     state_dir: Path | None,
+    discoveries: Sequence[Discovery],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
@@ -114,6 +119,7 @@ def command(
         name=name,
         zone=zone,
         limits=limits,
+        discoveries=discoveries,
         diagnostics=diagnostics,
     )
     run(partial(_serve, console, node), console, is_service=True, when_interrupted="server stopped")

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from p2pnode.cli.options import (
     ServerChoice,
     absolute,
     diagnostic_options,
+    lan_option,
     limit_options,
     server_options,
     service_state_dir,
@@ -28,6 +30,7 @@ from p2pnode.cli.progress import open_reporter
 from p2pnode.cli.running import open_node, reference_of, run, wait_for_server
 from p2pnode.cli.verb import Verb
 from p2pnode.errors import NotFound
+from p2pnode.node.discovery import Discovery
 from p2pnode.node.node import Node
 from p2pnode.node.rate_limits import RateLimits
 
@@ -43,6 +46,7 @@ from p2pnode.node.rate_limits import RateLimits
     help="UDP port; 0 takes a free one.",
 )
 @server_options(required=False)
+@lan_option
 @limit_options
 @diagnostic_options
 @click.pass_obj
@@ -53,6 +57,7 @@ def command(
     name: str,
     port: int,
     server: ServerChoice,
+    discoveries: Sequence[Discovery],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
@@ -67,7 +72,7 @@ def command(
     Stays until interrupted: what nobody offers, nobody can fetch.
     """
     run(
-        partial(_share, console, path, name, port, server, limits, diagnostics),
+        partial(_share, console, path, name, port, server, discoveries, limits, diagnostics),
         console,
         is_service=True,
         when_interrupted="no longer shared",
@@ -80,6 +85,7 @@ async def _share(
     name: str,
     port: int,
     choice: ServerChoice,
+    discoveries: Sequence[Discovery],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
@@ -101,6 +107,7 @@ async def _share(
             # A node of its own, so that its user's `get` is another one; what came on stdin comes only once.
             state_dir=None if path == "-" else service_state_dir("share", shared_path),
             limits=limits,
+            discoveries=discoveries,
             diagnostics=diagnostics,
         )
         async with open_node(node, open_reporter(console)):

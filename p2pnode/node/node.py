@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -29,6 +29,7 @@ from p2pnode.errors import ConfigError, NetworkError, NotFound
 from p2pnode.node.announcer import Announcer
 from p2pnode.node.blocking import RunBlocking, in_threads
 from p2pnode.node.bottleneck import Bottleneck
+from p2pnode.node.discovery import Discovery, Ourselves
 from p2pnode.node.event_stream import EventStream
 from p2pnode.node.events import FetchCompleted, Listening, NodeEvent, NodeWarning
 from p2pnode.node.fetching import Fetcher
@@ -75,7 +76,8 @@ class Node:
     (host, port), "::" for all addresses of both families, port 0 for any. `files_dir` is shared and watched;
     `state_dir` keeps the node's key and catalogue (without it, both are new). `allow` closes the node to all other
     node ids; `admins` may command a server. `mirror` fetches whatever the server lists. `limits` are of file bytes
-    a second; `diagnostics` are for those who look for an error.
+    a second; `discoveries` find others without a server, as `LanDiscovery` does; `diagnostics` are for those who look
+    for an error.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Node:
         push_max: int = config.PUSH_SIZE_MAX,
         mirror: bool = False,
         limits: RateLimits = RateLimits(),  # noqa: B008 (it is frozen)
+        discoveries: Sequence[Discovery] = (),
         lock_state: bool = True,
         diagnostics: Diagnostics = Diagnostics(),  # noqa: B008
         open_socket: OpenSocket = open_udp_socket,
@@ -117,6 +120,7 @@ class Node:
         self._push_max = push_max
         self._mirror = mirror
         self._limits = limits
+        self._discoveries = discoveries
         self._diagnostics = diagnostics
         self._open_socket = open_socket
         self._run_blocking = run_blocking or in_threads()
@@ -193,7 +197,7 @@ class Node:
             zone=self._zone,
             listen_address=self.listen_address,
         )
-        self._offers = Offers(self._presence, self._tell_server, publish)
+        self._offers = Offers(self._presence, self._offer_changed, publish)
         catalogue = Catalogue(self._state.catalogue_path or Path(":memory:"))
         self._shares = Shares(
             self._files_dir, catalogue, self._run_blocking, publish, self._share_changed, self._wall_clock
@@ -221,6 +225,7 @@ class Node:
             link_to=self._link_service.link_to,
             server_link=self._server_link,
             heard=lambda file_id: (),
+            discoveries=self._discoveries,
             nursery=self._nursery,
         )
         self._fetcher = Fetcher(
@@ -255,6 +260,8 @@ class Node:
         self._nursery.start_soon(self._shares.watch)
         self._nursery.start_soon(self._uploader.run)
         self._nursery.start_soon(self._uploads.report_for_ever)
+        ourselves = Ourselves(self.node_id, self.listen_address, self._told_ids)
+        self._nursery.start_soon(self._exchange.run_discoveries, ourselves, self._events.publish)
         if self._role == "server" and self._state.path is not None:
             operator = Caller(
                 self.node_id, "operator", is_operator=True, is_our_server=False, address=("", 0)
@@ -407,9 +414,14 @@ class Node:
         """
         self._offers.swarm_changed(metainfo, have, is_fetching=fetching)
 
-    def _tell_server(self, offer: Offer) -> None:
+    def _offer_changed(self, offer: Offer) -> None:
         if self._announcer is not None:
             self._announcer.announce(offer)
+        if offer.have is not None:
+            self._exchange.offer(offer.metainfo)
+
+    def _told_ids(self) -> Iterator[bytes]:
+        return (offer.file_id for offer in self._offers if self._exchange.may_tell(offer.metainfo))
 
     def _source_told(self, node_id: bytes, file_id: bytes, word: str) -> None:
         self._fetcher.source_told(node_id, file_id, word)

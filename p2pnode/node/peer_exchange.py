@@ -7,21 +7,25 @@ key. Nobody holds up a question: who answers late is heard at the next one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import trio
+from msgspec.structs import replace
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS
+from p2pnode.errors import REMOTE_FAULTS, NetworkError
 from p2pnode.node.dialer import LinkTable
+from p2pnode.node.discovery import Discovery, Ourselves
+from p2pnode.node.events import NodeEvent, NodeWarning
+from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.peer_link import PeerLink
 from p2pnode.node.presence import Presence
 from p2pnode.node.references import Wanted
 from p2pnode.node.requests import ask_sources
 from p2pnode.quic import Address
-from p2pnode.torrent import Bitfield
-from p2pnode.tracker import Rumours, known_addresses, visible_addresses
+from p2pnode.torrent import Bitfield, Metainfo
+from p2pnode.tracker import Rumours, believable, known_addresses, visible_addresses
 from p2pnode.wire.codec import rows_that_fit
 from p2pnode.wire.communication import FindSources, NodeItem, Sources
 
@@ -53,6 +57,7 @@ class PeerExchange:
         link_to: LinkTo,
         server_link: Callable[[], PeerLink | None],
         heard: Heard,
+        discoveries: Sequence[Discovery],
         nursery: trio.Nursery,
     ) -> None:
         self._own_id = own_id
@@ -61,8 +66,10 @@ class PeerExchange:
         self._dial = link_to
         self._server_link = server_link
         self._heard = heard
+        self._discoveries = discoveries
         self._nursery = nursery
         self._rumours = Rumours()
+        self._private_roots: set[bytes | None] = set()
         self._searches: dict[tuple[bytes | None, bytes | None], _Search] = {}  # by file id and pieces root
 
     # -- asking --------------------------------------------------------------------------------------------
@@ -72,16 +79,22 @@ class PeerExchange:
         search = self._search(wanted)
         found = self._known(wanted, search)
         self._ask_server(wanted, search)
-        if not wanted.is_private:
+        if wanted.is_private:
+            self._private_roots.add(wanted.pieces_root)
+        else:
             self._ask_peers(wanted, search, found)
+            self._discover(wanted)
         with trio.move_on_after(config.SOURCES_ANSWER_S):
             while search.under_way:
                 await search.answered.wait()
         found = self._known(wanted, search)
-        file_ids = {item.file_id for item in found.values()}
-        if wanted.file_id is not None:
-            file_ids.add(wanted.file_id)
-        rumours = self._rumours.take(file_ids, {self._own_id, *found}, trio.current_time())
+        file_ids = {wanted.file_id, wanted.likely_id, *(item.file_id for item in found.values())}
+        rumours = self._rumours.take(
+            filter(None, file_ids),
+            trio.current_time(),
+            known={self._own_id, *found},
+            is_linked=lambda node_id: self._links.best(node_id) is not None,
+        )
         return [*found.values(), *rumours]
 
     async def link_to(self, source: NodeItem) -> PeerLink:
@@ -138,7 +151,8 @@ class PeerExchange:
 
     def _hearer(self, link: PeerLink) -> Callable[[list[NodeItem]], None]:
         def hear(sources: list[NodeItem]) -> None:
-            self._rumours.hear(link.node_id, link.connection.remote_address[0], sources, trio.current_time())
+            told = believable(sources, link.connection.remote_address[0])
+            self._rumours.hear(link.node_id, told, trio.current_time())
 
         return hear
 
@@ -157,6 +171,42 @@ class PeerExchange:
 
         search.under_way.add(link.node_id)
         self._nursery.start_soon(ask)
+
+    # -- without anybody --------------------------------------------------------------------------------------
+
+    async def run_discoveries(self, ourselves: Ourselves, publish: Callable[[NodeEvent], None]) -> None:
+        """Find others, and be found, in all the ways that this node was given."""
+
+        async def run(discovery: Discovery) -> None:
+            try:
+                await discovery.run(ourselves)
+            except NetworkError as error:
+                publish(NodeWarning(text=str(error)))
+
+        async with open_flat_nursery() as nursery:
+            for discovery in self._discoveries:
+                nursery.start_soon(run, discovery)
+
+    def may_tell(self, metainfo: Metainfo) -> bool:
+        """Whether anybody may hear that we have or fetch this: not if it was asked for by a private torrent."""
+        return not any(file.pieces_root in self._private_roots for file in metainfo.files if file.size)
+
+    def offer(self, metainfo: Metainfo) -> None:
+        """We have or fetch this from now on."""
+        if self.may_tell(metainfo):
+            for discovery in self._discoveries:
+                discovery.offer(metainfo.file_id)
+
+    def _discover(self, wanted: Wanted) -> None:
+        """Look, and note who was found: on his own word, which counts as much as that of his address."""
+        for file_id in {wanted.file_id, wanted.likely_id} - {None}:
+            assert file_id is not None
+            for discovery in self._discoveries:
+                discovery.look_for(file_id)
+                for item in discovery.found(file_id):
+                    for address in item.addresses:
+                        teller = address[0].encode()
+                        self._rumours.hear(teller, [replace(item, addresses=(address,))], trio.current_time())
 
     # -- answering -----------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ class Presence:
         host, port = self._listen_address
         if not ip_address(host).is_unspecified:
             return (self._listen_address,)
-        return tuple((local, port) for local in _local_hosts())[: config.ADDRESSES_PER_NODE_MAX]
+        return tuple((local, port) for local in local_hosts())[: config.ADDRESSES_PER_NODE_MAX]
 
     def offer_own(self, announce: FileAnnounce) -> str | None:
         """Something that we have or fetch from now on. Gives the reason if it cannot be listed."""
@@ -200,7 +200,7 @@ class Presence:
         return [report for report in reports if report.node_id != self._node_id]
 
 
-def _local_hosts() -> list[str]:
+def local_hosts() -> list[str]:
     """The addresses from which this host would talk to others; asks the routing table, sends nothing."""
     hosts = []
     for family, anywhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):

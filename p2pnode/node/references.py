@@ -35,6 +35,7 @@ class Wanted:
     metainfo: Metainfo | None = None
     sources: tuple[NodeItem, ...] = ()
     size_max: int | None = None
+    likely_id: bytes | None = None  # its file id if it is shared under its own name
     is_private: bool = False
 
 
@@ -73,10 +74,14 @@ def _from_metainfo(metainfo: Metainfo) -> Wanted:
         )
     if metainfo.is_canonical:
         return Wanted(file_id=metainfo.file_id, name=metainfo.name, metainfo=metainfo)
-    private = metainfo.is_private
-    if metainfo.is_directory:
-        return Wanted(file_id=metainfo.info_hash_v2, name=metainfo.name, is_private=private)
-    return Wanted(pieces_root=metainfo.files[0].pieces_root, name=metainfo.name, is_private=private)
+    canonical = metainfo.in_canonical_form()
+    return Wanted(
+        file_id=metainfo.info_hash_v2 if metainfo.is_directory else None,
+        pieces_root=None if metainfo.is_directory else metainfo.files[0].pieces_root,
+        name=metainfo.name,
+        likely_id=None if canonical is None else canonical.file_id,
+        is_private=metainfo.is_private,
+    )
 
 
 def _from_magnet(magnet: Magnet) -> Wanted:

@@ -35,7 +35,7 @@ from p2pnode.torrent.layout import EntryKind, TorrentFile, lay_out
 from p2pnode.torrent.merkle import HASH_SIZE, Buffer, FileHashes, merkle_root, piece_leaf_count, zeros
 from p2pnode.torrent.names import safe_name
 from p2pnode.torrent.outer_reading import read_creation_date, read_text, read_trackers, read_web_seeds
-from p2pnode.torrent.pieces import Piece, PieceSpan
+from p2pnode.torrent.pieces import Piece, PieceSpan, piece_length_for
 from p2pnode.torrent.urls import Tiers
 from p2pnode.wire.bencoding import KeyOrder, decode, raw_value
 
@@ -149,14 +149,28 @@ class Metainfo:
     @cached_property
     def is_canonical(self) -> bool:
         """Whether this is exactly what `creation.canonical_metainfo` makes of the same name and bytes."""
+        return self._encoding == self._canonical_encoding
+
+    def in_canonical_form(self) -> Metainfo | None:
+        """What our nodes make of the same name and bytes; None where that cannot be told from here.
+
+        It can of a v2 or hybrid torrent whose piece length is the one that follows from its size.
+        """
+        encoding = self._canonical_encoding
+        if self.info_hash_v2 is None or self.piece_length != piece_length_for(self.size) or encoding is None:
+            return None
+        return Metainfo.decode_canonical(encoding)
+
+    @cached_property
+    def _canonical_encoding(self) -> bytes | None:
         files = [
             (file.raw_path, FileHashes(file.size, file.pieces_root, self._layer_of(file)))
             for file in self.files
         ]
         try:
-            return self._encoding == canonical_encoding(self.raw_name, files)
+            return canonical_encoding(self.raw_name, files)
         except MetainfoError:
-            return False
+            return None
 
     @property
     def file_id(self) -> bytes:

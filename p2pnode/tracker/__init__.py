@@ -7,7 +7,7 @@ everybody announces again.
 from p2pnode.tracker.addresses import Address, Reach, known_addresses, reach_of, visible_addresses
 from p2pnode.tracker.piece_ranges import largest
 from p2pnode.tracker.registry import LOCAL_HOST, Asker, Registry, RegistryLimits
-from p2pnode.tracker.rumours import Rumours
+from p2pnode.tracker.rumours import Rumours, believable
 
 __all__ = [
     "LOCAL_HOST",
@@ -17,6 +17,7 @@ __all__ = [
     "Registry",
     "RegistryLimits",
     "Rumours",
+    "believable",
     "known_addresses",
     "largest",
     "reach_of",

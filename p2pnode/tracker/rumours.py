@@ -9,7 +9,7 @@ who tells of nodes that left meanwhile gets one back each minute.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -18,7 +18,12 @@ from p2pnode import config
 from p2pnode.tracker.addresses import Address, believable_addresses
 from p2pnode.wire.communication import NodeItem
 
-__all__ = ["Rumours"]
+__all__ = ["Rumours", "believable"]
+
+
+def believable(items: Iterable[NodeItem], teller_host: str) -> list[NodeItem]:
+    """What a node at `teller_host`, as we see it, says of others: each at the addresses that it may have met."""
+    return [replace(item, addresses=believable_addresses(item.addresses, teller_host)) for item in items]
 
 
 @dataclass(slots=True)
@@ -37,36 +42,40 @@ class Rumours:
     def __init__(self) -> None:
         self._tellers: dict[bytes, _Teller] = {}  # who spoke last is last
 
-    def hear(self, teller_id: bytes, teller_host: str, items: Iterable[NodeItem], now: float) -> None:
-        """Note what a node says, from `teller_host` as we see it. What is too much is left out."""
+    def hear(self, teller_id: bytes, items: Iterable[NodeItem], now: float) -> None:
+        """Note what somebody says, but of nodes that have no address. Of too much, the oldest is forgotten."""
         teller = self._tellers.pop(teller_id, None) or _Teller(config.RUMOUR_DIALS, now)
         self._tellers[teller_id] = teller
         if len(self._tellers) > config.RUMOUR_TELLERS_MAX:
             del self._tellers[next(iter(self._tellers))]
         for item in items:
             key = item.node_id, item.file_id
-            addresses = believable_addresses(item.addresses, teller_host)
-            if (
-                addresses
-                and key not in teller.rumours
-                and len(teller.rumours) < config.RUMOURS_PER_TELLER_MAX
-            ):
-                teller.rumours[key] = replace(item, addresses=addresses)
+            if item.addresses and key not in teller.tried:
+                teller.rumours.pop(key, None)
+                teller.rumours[key] = item
+        for key in list(teller.rumours)[: -config.RUMOURS_PER_TELLER_MAX]:
+            del teller.rumours[key]
+            teller.tried.discard(key)
 
-    def take(self, file_ids: Iterable[bytes], known: Iterable[bytes], now: float) -> list[NodeItem]:
-        """Who may be dialed for these torrents, besides the nodes that are `known` otherwise.
+    def take(
+        self,
+        file_ids: Iterable[bytes],
+        now: float,
+        *,
+        known: Iterable[bytes] = (),
+        is_linked: Callable[[bytes], bool] = lambda node_id: False,
+    ) -> list[NodeItem]:
+        """Who may have these torrents, besides the nodes that are `known` otherwise, and may be dialed.
 
-        The same ones are named again until `dialed` tells what came of it.
+        The same ones are named again until `dialed` tells what came of it. Who is linked need not be dialed.
         """
         wanted, left_out = set(file_ids), set(known)
         found: dict[bytes, NodeItem] = {}
         for teller in self._tellers.values():
             for key, item in teller.rumours.items():
-                if (
-                    item.file_id in wanted
-                    and item.node_id not in left_out
-                    and self._may_try(teller, key, now)
-                ):
+                if item.file_id not in wanted or item.node_id in left_out:
+                    continue
+                if is_linked(item.node_id) or self._may_try(teller, key, now):
                     found[item.node_id] = _joined(found.get(item.node_id), item)
         return list(found.values())
 

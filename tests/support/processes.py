@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,9 +161,10 @@ async def run(
     cwd: Path | None = None,
     env: dict[str, str] | None = None,
     stdin: bytes = b"",
+    prefix: Sequence[str] = (),
 ) -> Outcome:
-    """Run `p2pnode ARGUMENTS` to its end."""
-    command = [sys.executable, "-m", "p2pnode", *map(str, arguments)]
+    """Run `p2pnode ARGUMENTS` to its end; `prefix` is a command that runs the rest of its line."""
+    command = [*prefix, sys.executable, "-m", "p2pnode", *map(str, arguments)]
     with trio.fail_after(WAIT_S):
         done = await trio.run_process(
             command,
@@ -185,11 +186,15 @@ async def program(
     env: dict[str, str] | None = None,
     stdin: int = subprocess.DEVNULL,
     as_json: bool = True,
+    prefix: Sequence[str] = (),
 ) -> AsyncIterator[Program]:
-    """Run `p2pnode --json ARGUMENTS` with all XDG directories below `state`; killed at the end of the block."""
+    """Run `p2pnode --json ARGUMENTS` with all XDG directories below `state`; killed at the end of the block.
+
+    `prefix` is a command that runs the rest of its line.
+    """
     flags = ["--json"] if as_json else []
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "p2pnode", *flags, *map(str, arguments)],
+        [*prefix, sys.executable, "-m", "p2pnode", *flags, *map(str, arguments)],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

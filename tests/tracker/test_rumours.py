@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnode import config
-from p2pnode.tracker.rumours import Rumours
+from p2pnode.tracker.rumours import Rumours, believable
 from p2pnode.wire.communication import NodeItem
 
 FILE, OTHER = b"f" * 32, b"o" * 32
@@ -28,39 +28,51 @@ def ids(items: list[NodeItem]) -> set[int]:
 
 def test_what_one_tells_of_others_is_tried() -> None:
     rumours = Rumours()
-    rumours.hear(TELLER, HOST, [item(1), item(2), item(3, file_id=OTHER)], now=0.0)
-    assert rumours.take([FILE], [node(2)], now=0.0) == [item(1)]
-    assert rumours.take([FILE], [], now=0.0) == [item(1), item(2)]
-    assert rumours.take([], [], now=0.0) == []
+    rumours.hear(TELLER, [item(1), item(2), item(3, file_id=OTHER)], now=0.0)
+    assert rumours.take([FILE], 0.0, known=[node(2)]) == [item(1)]
+    assert rumours.take([FILE], 0.0) == [item(1), item(2)]
+    assert rumours.take([], 0.0) == []
 
 
 def test_T1_addresses_that_the_teller_cannot_have_met_are_no_rumours() -> None:
+    told = [
+        item(1, ("10.0.0.1", 80)),
+        item(2, ("8.8.8.8", 53)),
+        item(3, ("x", 5)),
+        item(4, ("127.0.0.1", 80), ("8.8.8.8", 7)),
+    ]
     rumours = Rumours()
-    rumours.hear(TELLER, HOST, [item(1, ("10.0.0.1", 80)), item(2, ("8.8.8.8", 53)), item(3, ("x", 5))], 0.0)
-    rumours.hear(TELLER, HOST, [item(4, ("127.0.0.1", 80), ("8.8.8.8", 7))], 0.0)
-    assert rumours.take([FILE], [], 0.0) == [item(4, ("8.8.8.8", 7))]
+    rumours.hear(TELLER, believable(told, HOST), 0.0)
+    assert rumours.take([FILE], 0.0) == [item(4, ("8.8.8.8", 7))]
+
+
+def test_who_is_linked_need_not_be_dialed() -> None:
+    rumours = Rumours()
+    rumours.hear(TELLER, [item(number) for number in range(60)], 0.0)
+    linked = {node(number) for number in range(50)}
+    found = ids(rumours.take([FILE], 0.0, is_linked=linked.__contains__))
+    assert found >= set(range(50))
+    assert len(found) == 50 + config.RUMOUR_DIALS
 
 
 def test_T1_a_liar_has_so_many_dials_that_fail_however_often_he_speaks() -> None:
     rumours, dials = Rumours(), 0
     for second in range(30):
-        rumours.hear(
-            TELLER, HOST, [item(second * 50 + number, ("8.8.8.8", 443)) for number in range(50)], second
-        )
-        for found in rumours.take([FILE], [], second):
+        rumours.hear(TELLER, [item(second * 50 + number, ("8.8.8.8", 443)) for number in range(50)], second)
+        for found in rumours.take([FILE], second):
             dials += 1
             rumours.dialed(found.node_id, None)
     assert dials == config.RUMOUR_DIALS
     later = 30.0 + config.RUMOUR_DIAL_REGAINED_S
-    assert len(rumours.take([FILE], [], later)) == 1
+    assert len(rumours.take([FILE], later)) == 1
 
 
 def test_who_tells_the_truth_is_believed_without_end() -> None:
     rumours, linked = Rumours(), set[int]()
-    rumours.hear(TELLER, HOST, [item(number) for number in range(60)], 0.0)
-    while found := rumours.take([FILE], [], 0.0):
+    rumours.hear(TELLER, [item(number) for number in range(60)], 0.0)
+    while found := rumours.take([FILE], 0.0):
         assert len(found) <= config.RUMOUR_DIALS
-        assert rumours.take([FILE], [], 0.0) == found  # until it is known what came of it
+        assert rumours.take([FILE], 0.0) == found  # until it is known what came of it
         for one in found:
             rumours.dialed(one.node_id, one.addresses[0])
         linked |= ids(found)
@@ -71,25 +83,25 @@ def test_T1_a_wrong_address_for_a_node_that_is_there_costs_the_liar_alone() -> N
     """The node answers where another teller says that it is."""
     rumours = Rumours()
     for number in range(config.RUMOUR_DIALS):
-        rumours.hear(TELLER, HOST, [item(number, ("8.8.4.4", 443))], 0.0)
-        rumours.hear(SECOND, HOST, [item(number)], 0.0)
-        [found] = rumours.take([FILE], [], 0.0)
+        rumours.hear(TELLER, [item(number, ("8.8.4.4", 443))], 0.0)
+        rumours.hear(SECOND, [item(number)], 0.0)
+        [found] = rumours.take([FILE], 0.0)
         assert found.addresses == (("8.8.4.4", 443), *item(number).addresses)
         rumours.dialed(node(number), item(number).addresses[0])
-    rumours.hear(TELLER, HOST, [item(100, ("8.8.4.4", 443))], 0.0)
-    assert rumours.take([FILE], [], 0.0) == []
-    rumours.hear(SECOND, HOST, [item(101)], 0.0)
-    assert ids(rumours.take([FILE], [], 0.0)) == {101}
+    rumours.hear(TELLER, [item(100, ("8.8.4.4", 443))], 0.0)
+    assert rumours.take([FILE], 0.0) == []
+    rumours.hear(SECOND, [item(101)], 0.0)
+    assert ids(rumours.take([FILE], 0.0)) == {101}
 
 
 def test_T6_what_is_remembered_is_bounded() -> None:
     rumours = Rumours()
     for number in range(config.RUMOUR_TELLERS_MAX + 1):
-        rumours.hear(node(number), HOST, [item(number)], 0.0)
-    assert 0 not in ids(rumours.take([FILE], [], 0.0))
-    assert len(rumours.take([FILE], [], 0.0)) == config.RUMOUR_TELLERS_MAX
+        rumours.hear(node(number), [item(number)], 0.0)
+    assert 0 not in ids(rumours.take([FILE], 0.0))
+    assert len(rumours.take([FILE], 0.0)) == config.RUMOUR_TELLERS_MAX
     rumours = Rumours()
-    rumours.hear(TELLER, HOST, [item(number) for number in range(2 * config.RUMOURS_PER_TELLER_MAX)], 0.0)
+    rumours.hear(TELLER, [item(number) for number in range(2 * config.RUMOURS_PER_TELLER_MAX)], 0.0)
     [teller] = rumours._tellers.values()
     assert len(teller.rumours) == config.RUMOURS_PER_TELLER_MAX
 
@@ -110,10 +122,10 @@ def test_dials_under_way_and_failed_never_exceed_what_a_teller_has(operations: l
     for kind, first, second in operations:
         match kind:
             case "hear":
-                rumours.hear(node(1000 + first), HOST, [item(second)], 0.0)
+                rumours.hear(node(1000 + first), [item(second)], 0.0)
                 told.setdefault(first, set()).add(second)
             case "take":
-                rumours.take([FILE], [], 0.0)
+                rumours.take([FILE], 0.0)
             case _:
                 tried = [t for t in rumours._tellers.items() if (node(first), FILE) in t[1].tried]
                 for teller_id, _ in tried:
