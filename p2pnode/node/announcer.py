@@ -46,6 +46,10 @@ class Announcer:
         self._rng = rng
         self._pending: dict[bytes, Offer] = {}
         self._something_pending = trio.Event()
+        self._being_told: set[bytes] = (
+            set()
+        )  # file ids of which the server has not acknowledged the last word
+        self._acknowledged = trio.Event()
         self._fetching_told_at: dict[bytes, float] = {}  # what the server knows that we fetch
         self._first_attempt_over = trio.Event()
         self._first_failure: P2PNodeError | None = None
@@ -59,6 +63,11 @@ class Announcer:
         """
         self._pending[offer.file_id] = offer
         self._something_pending.set()
+
+    async def wait_told(self, file_id: bytes) -> None:
+        """Wait until the server knows what is to be told of this file now; not while it cannot be told."""
+        while self.link is not None and (file_id in self._being_told or self._is_due(file_id)):
+            await self._acknowledged.wait()
 
     async def wait_first_attempt(self) -> None:
         """Wait until we are connected, or know that we are not."""
@@ -138,8 +147,18 @@ class Announcer:
                 self._fetching_told_at.pop(offer.file_id, None)
                 if offer.is_fetching:
                     self._fetching_told_at[offer.file_id] = now
-            if batch:
-                await self._announce_batch(link, [offer.message() for offer in batch])
+            self._being_told = {offer.file_id for offer in batch}
+            try:
+                if batch:
+                    await self._announce_batch(link, [offer.message() for offer in batch])
+            finally:
+                self._being_told.clear()
+                self._acknowledged.set()
+                self._acknowledged = trio.Event()
+
+    def _is_due(self, file_id: bytes) -> bool:
+        offer = self._pending.get(file_id)
+        return offer is not None and self._due_at(offer) <= trio.current_time()
 
     def _due_at(self, offer: Offer) -> float:
         """When the server is told of this."""

@@ -223,7 +223,7 @@ class Node:
             presence=self._presence,
             links=self._link_service.links,
             link_to=self._link_service.link_to,
-            server_link=self._server_link,
+            announcer=lambda: self._announcer,
             heard=lambda file_id: (),
             discoveries=self._discoveries,
             nursery=self._nursery,
@@ -329,15 +329,15 @@ class Node:
         return await self._announcer.wait_connected()
 
     async def ticket(self, file_id: bytes) -> Ticket:
-        """A line that names something we share, us, our addresses, and our server if it can be reached."""
-        shared = self._shares.by_id(file_id)
-        if shared is None:
+        """A line that names something we share or fetch, us, our addresses, and our server if it can be reached."""
+        offer = self._offers.get(file_id)
+        if offer is None:
             raise NotFound(f"{file_id.hex()} is not shared here")
         server = None
         if self._server is not None and self._announcer is not None and self._announcer.link is not None:
             server = TicketServer((self._server.host, self._server.port), self._announcer.link.node_id)
         node = TicketNode(self.node_id, self._presence.own_addresses())
-        return Ticket(shared.file_id, shared.size, shared.name, (node,), server)
+        return Ticket(file_id, offer.metainfo.size, offer.metainfo.name, (node,), server)
 
     def offers(self, file_id: bytes) -> bool:
         """Whether we share this torrent."""
@@ -398,12 +398,10 @@ class Node:
     # -- what the parts call -------------------------------------------------------------------------------
 
     def _server_stream(self) -> OpenStream:
-        if (link := self._server_link()) is None:
+        link = self._announcer.link if self._announcer else None
+        if link is None:
             raise NetworkError("the server cannot be reached now")
         return link.request
-
-    def _server_link(self) -> PeerLink | None:
-        return self._announcer.link if self._announcer is not None else None
 
     def _share_changed(self, shared: Shared, offered: bool) -> None:
         self._offers.share_changed(shared.metainfo, offered)

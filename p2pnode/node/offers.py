@@ -60,6 +60,10 @@ class Offers:
     def __iter__(self) -> Iterator[Offer]:
         return iter(list({**self._in_swarms, **self._shared}.values()))
 
+    def get(self, file_id: bytes) -> Offer | None:
+        """What we offer of this torrent, if we do."""
+        return self._shared.get(file_id) or self._in_swarms.get(file_id)
+
     def share_changed(self, metainfo: Metainfo, offered: bool) -> None:
         """An item is shared whole from now on, or no longer."""
         have = Bitfield.full(metainfo.piece_count) if offered else None
@@ -71,12 +75,12 @@ class Offers:
 
     def _change(self, offers: dict[bytes, Offer], offer: Offer) -> None:
         file_id = offer.file_id
-        before = self._shared.get(file_id) or self._in_swarms.get(file_id)
+        before = self.get(file_id)
         if offer.have is None:
             offers.pop(file_id, None)
         else:
             offers[file_id] = offer
-        now = self._shared.get(file_id) or self._in_swarms.get(file_id)
+        now = self.get(file_id)
         if now != before:
             self._note(before, now)
             self._tell(now or offer)

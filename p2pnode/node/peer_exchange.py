@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 from msgspec.structs import replace
 
 from p2pnode import config
 from p2pnode.errors import REMOTE_FAULTS, NetworkError
+from p2pnode.node.announcer import Announcer
 from p2pnode.node.dialer import LinkTable
 from p2pnode.node.discovery import Discovery, Ourselves
 from p2pnode.node.events import NodeEvent, NodeWarning
@@ -55,7 +57,7 @@ class PeerExchange:
         presence: Presence,
         links: LinkTable,
         link_to: LinkTo,
-        server_link: Callable[[], PeerLink | None],
+        announcer: Callable[[], Announcer | None],
         heard: Heard,
         discoveries: Sequence[Discovery],
         nursery: trio.Nursery,
@@ -64,7 +66,7 @@ class PeerExchange:
         self._presence = presence
         self._links = links
         self._dial = link_to
-        self._server_link = server_link
+        self._announcer = announcer
         self._heard = heard
         self._discoveries = discoveries
         self._nursery = nursery
@@ -126,20 +128,28 @@ class PeerExchange:
         found.pop(self._own_id, None)
         return found
 
+    @property
+    def _server(self) -> PeerLink | None:
+        announcer = self._announcer()
+        return None if announcer is None else announcer.link
+
     def _ask_server(self, wanted: Wanted, search: _Search) -> None:
-        link = self._server_link()
-        if link is None or link.node_id in search.under_way:
-            return
+        if self._server is not None and self._server.node_id not in search.under_way:
+            self._begin(self._server, search, partial(self._hear_server, wanted, search))
 
-        def hear(sources: list[NodeItem]) -> None:
-            search.by_server = {source.node_id: source for source in sources}
-
-        self._begin(link, wanted, search, hear)
+    async def _hear_server(self, wanted: Wanted, search: _Search, link: PeerLink) -> None:
+        """Ask it once it knows what we fetch: whoever asks later finds us, whoever asked earlier we find."""
+        announcer = self._announcer()
+        if announcer is not None and wanted.file_id is not None:
+            with trio.move_on_after(config.SOURCES_ANSWER_S):
+                await announcer.wait_told(wanted.file_id)
+        sources = await _ask(link, wanted)
+        search.by_server = {source.node_id: source for source in sources}
 
     def _ask_peers(self, wanted: Wanted, search: _Search, found: dict[bytes, NodeItem]) -> None:
         """Ask those who have it and were never asked, a few at a time; else, after a while, one of them again."""
         now = trio.current_time()
-        server = self._server_link()
+        server = self._server
         links = [link for link in map(self._links.best, found) if link is not None and link is not server]
         chosen = [link for link in links if link.node_id not in search.asked_at][: config.PEERS_ASKED_AT_ONCE]
         if not chosen and max(search.asked_at.values(), default=now) <= now - config.SOURCES_REFRESH_S:
@@ -147,21 +157,16 @@ class PeerExchange:
         for link in chosen:
             if link.node_id not in search.under_way:
                 search.asked_at[link.node_id] = now
-                self._begin(link, wanted, search, self._hearer(link))
+                self._begin(link, search, partial(self._hear_peer, wanted))
 
-    def _hearer(self, link: PeerLink) -> Callable[[list[NodeItem]], None]:
-        def hear(sources: list[NodeItem]) -> None:
-            told = believable(sources, link.connection.remote_address[0])
-            self._rumours.hear(link.node_id, told, trio.current_time())
+    async def _hear_peer(self, wanted: Wanted, link: PeerLink) -> None:
+        told = believable(await _ask(link, wanted), link.connection.remote_address[0])
+        self._rumours.hear(link.node_id, told, trio.current_time())
 
-        return hear
-
-    def _begin(
-        self, link: PeerLink, wanted: Wanted, search: _Search, hear: Callable[[list[NodeItem]], None]
-    ) -> None:
+    def _begin(self, link: PeerLink, search: _Search, hear: Callable[[PeerLink], Awaitable[None]]) -> None:
         async def ask() -> None:
             try:
-                hear(await ask_sources(link.request, file_id=wanted.file_id, pieces_root=wanted.pieces_root))
+                await hear(link)
             except REMOTE_FAULTS:
                 return  # whoever keeps the link notices; others may have it meanwhile
             finally:
@@ -226,6 +231,10 @@ class PeerExchange:
     def _neighbours(self, file_id: bytes | None) -> Iterator[tuple[PeerLink, Bitfield]]:
         if file_id is not None:
             yield from self._heard(file_id)
+
+
+async def _ask(link: PeerLink, wanted: Wanted) -> list[NodeItem]:
+    return await ask_sources(link.request, file_id=wanted.file_id, pieces_root=wanted.pieces_root)
 
 
 def _neighbour(

@@ -114,6 +114,17 @@ async def test_a_fetch_that_is_over_and_given_on_is_offered_whole(
     assert (listed.name, listed.sources) == ("a.bin", 1)
 
 
+async def test_of_what_is_being_fetched_there_are_tickets(autojump_clock: MockClock, swarm: Swarm) -> None:
+    peer = await swarm.start("10.0.1.1")
+    content = content_in(swarm)
+    with pytest.raises(NotFound):
+        await peer.node.ticket(content.file_id)
+    peer.node._swarm_changed(content.metainfo, pieces(), fetching=True)
+    ticket = await peer.node.ticket(content.file_id)
+    assert (ticket.name, ticket.size) == ("a.bin", SIZE)
+    assert [node.node_id for node in ticket.nodes] == [peer.node.node_id]
+
+
 async def test_a_node_that_is_asked_lists_itself_while_it_fetches(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:

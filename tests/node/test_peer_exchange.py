@@ -17,7 +17,7 @@ from p2pnode.wire.communication import FindSources, NodeItem, Sources
 from tests.node.conftest import SERVER, Swarm, Watched
 from tests.node.hand_made import Content, HandMadeNode, Request
 from tests.node.test_announcer import reference_to
-from tests.node.test_offers import content_in
+from tests.node.test_offers import content_in, pieces
 
 
 class Gossip(HandMadeNode):
@@ -131,6 +131,28 @@ async def test_a_server_that_does_not_answer_is_asked_once_at_a_time(
         await trio.sleep(4)
         assert set(await found_by(asker, wanted)) == {bytes([7]) * 32}
         nursery.cancel_scope.cancel()
+
+
+async def test_a_server_is_asked_once_it_knows_what_we_fetch(autojump_clock: MockClock, swarm: Swarm) -> None:
+    """So of two who begin in one moment, whoever is answered later finds the other."""
+    content = content_in(swarm)
+    await swarm.start_server()
+    one, other = await swarm.start_peer(), await swarm.start_peer()
+    found: list[dict[bytes, NodeItem]] = []
+
+    async def begin(peer: Watched) -> None:
+        peer.node._swarm_changed(content.metainfo, pieces(), fetching=True)
+        found.append(await found_by(peer, Wanted(file_id=content.file_id)))
+
+    for _ in range(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(begin, one)
+            nursery.start_soon(begin, other)
+        assert sum(len(sources) for sources in found) >= 1
+        for peer in (one, other):
+            peer.node._swarm_changed(content.metainfo, None, fetching=False)
+        found.clear()
+        await trio.sleep(1)
 
 
 async def test_T1_a_lying_peer_cannot_have_us_dial_a_third_party_more_than_a_few_times(
