@@ -43,6 +43,22 @@ def rate(value: str) -> float | None:
         raise click.BadParameter(str(error)) from None
 
 
+def seconds(value: str) -> float:
+    """Read a duration for click: `20ms`, `1.5s`."""
+    try:
+        return parse_duration(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def fraction(value: str) -> float:
+    """Read a share for click: `1%`, `0.01`."""
+    try:
+        return parse_fraction(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def listen_address(value: str) -> tuple[str, int]:
     """Read where to listen: `host:port`, `[v6]:port`, or `all:port` for every address of both families."""
     match = _LISTEN.fullmatch(value)

@@ -1,13 +1,12 @@
-"""`p2pnode swarm`: a server and its peers on this machine, real processes, every file verified."""
+"""`p2pnode swarm`: a coordinator, a seed and peers on this machine, real processes, every file verified."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -16,37 +15,43 @@ import click
 import trio
 
 from p2pnode.cli.console import Console
-from p2pnode.cli.options import DIRECTORY, FILE, made_directory
+from p2pnode.cli.options import DIRECTORY, FILE, fraction, made_directory, rate, seconds
 from p2pnode.cli.options import size as size_type
 from p2pnode.cli.running import run
-from p2pnode.cli.swarm_nodes import SwarmFailed, SwarmNode, environment, program
-from p2pnode.cli.swarm_result import Digests, Transfers, digests, item_names, problems, transfers
+from p2pnode.cli.swarm_nodes import Event, SwarmFailed, SwarmNode, environment, program
+from p2pnode.cli.swarm_race import Finish, Race
+from p2pnode.cli.swarm_result import (
+    Digests,
+    Transfers,
+    digests,
+    item_names,
+    problems,
+    result_event,
+    transfers,
+)
+from p2pnode.cli.swarm_setup import Nodes, Plan, prepare, start
 from p2pnode.cli.units import duration_text, rate_text, size_text
 from p2pnode.cli.verb import Verb
-from p2pnode.config import KIB, MIB
-from p2pnode.errors import leaves
+from p2pnode.errors import ConfigError, leaves
+from p2pnode.testing.swarm_plan import Incident, Moment
 from p2pnode.torrent import printable
 
 DEADLINE_S: Final = 300.0  # for the whole run: whoever watches must not wait for ever
-NEWS_INTERVAL_S: Final = 10.0  # between two lines about what is still missing
-_PUSHED: Final = "pushed.bin"
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What the swarm is made of."""
-
-    directory: Path
-    peers: int
-    size: int
-    files_dir: Path | None
-    server_files_dir: Path | None
-    certificate: Path | None
-    key: Path | None
+def _kill(value: str) -> Incident:
+    """Read whom to kill and when, for click."""
+    try:
+        incident = Incident.parse(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from None
+    if incident.when == Moment():
+        raise click.BadParameter("what the peers have together is known in a simulation alone: p2pnode sim")
+    return incident
 
 
 @click.command(cls=Verb)
-@click.option("--peers", type=click.IntRange(2, 64), default=4, show_default=True, help="How many peers.")
+@click.option("--peers", type=click.IntRange(1, 64), default=4, show_default=True, help="How many fetch.")
 @click.option(
     "--size",
     type=size_type,
@@ -55,6 +60,23 @@ class Plan:
     show_default=True,
     help="Of the random file that all fetch.",
 )
+@click.option("--rate", type=rate, metavar="RATE", help="Each node's limit, up and down: 100Mbit.  [none]")
+@click.option("--seed-rate", type=rate, metavar="RATE", help="That of the seed.  [as --rate]")
+@click.option(
+    "--delay", type=seconds, metavar="TIME", default="0", help="One way between any two: 20ms.  [none]"
+)
+@click.option("--loss", type=fraction, metavar="SHARE", default="0", help="Of all datagrams: 1%.  [none]")
+@click.option("--zones", type=click.IntRange(0, 64), default=0, help="Spread the peers over so many.  [none]")
+@click.option(
+    "--kill",
+    "kills",
+    type=_kill,
+    multiple=True,
+    metavar="NODE@SHARE",
+    help="server@50%, seed@95%, peer-1@10%: when the median peer has so much.",
+)
+@click.option("--liars", type=click.IntRange(0, 64), default=0, help="So many more offer it and lie.  [none]")
+@click.option("--random-seed", type=int, default=0, help="Of the file's bytes.  [0]")
 @click.option(
     "--dir",
     "directory",
@@ -72,6 +94,14 @@ def command(
     *,
     peers: int,
     size: int,
+    rate: float | None,
+    seed_rate: float | None,
+    delay: float,
+    loss: float,
+    zones: int,
+    kills: tuple[Incident, ...],
+    liars: int,
+    random_seed: int,
     directory: Path | None,
     keep: bool,
     files_dir: Path | None,
@@ -83,25 +113,42 @@ def command(
 
     \b
     Examples:
-      p2pnode swarm                          a server, 4 peers, 256 MiB
+      p2pnode swarm                          a server, a seed, 4 peers, 256 MiB
       p2pnode swarm --peers 8 --size 1G
+      p2pnode swarm --rate 100Mbit --kill server@50%
       p2pnode swarm --keep --dir swarm-run   and look at the logs
 
-    peer-1 has a few files, peer-2 a large random one, the server some of its own. All fetch everything
-    from each other; then the server pushes one more file to all. Shows who gave whom how much at what rate.
-    0 only if every peer has every byte.
+    The seed has a large random file, and the server pushes it to all peers at the same moment: they fetch it
+    from the seed and from each other. Then all fetch what peer-1 and the server have, unless one was killed.
+    Shows who gave whom how much at what rate. 0 only if every peer has every byte.
     """
     parent = made_directory(directory) if directory else Path(tempfile.gettempdir())
     run_directory = (
         parent / "swarm-nodes" if directory else Path(tempfile.mkdtemp(prefix="p2pnode-swarm-", dir=parent))
     )
-    plan = Plan(run_directory, peers, size, files_dir, server_files_dir, cert, key)
+    plan = Plan(
+        run_directory,
+        peers,
+        size,
+        rate=rate,
+        seed_rate=seed_rate if seed_rate is not None else rate,
+        delay_s=delay,
+        loss=loss,
+        zones=zones,
+        kills=kills,
+        liars=liars,
+        random_seed=random_seed,
+        files_dir=files_dir,
+        server_files_dir=server_files_dir,
+        certificate=cert,
+        key=key,
+    )
     is_worth_a_look = True
     try:
         run(partial(_swarm, console, plan), console)
         is_worth_a_look = False
-    except SystemExit:
-        is_worth_a_look = False  # interrupted
+    except SystemExit as ended:
+        is_worth_a_look = ended.code == SwarmFailed.exit_code  # else it was interrupted
         raise
     finally:
         _clean_up(console, run_directory, keep=keep or is_worth_a_look)
@@ -118,152 +165,85 @@ def _clean_up(console: Console, run_directory: Path, *, keep: bool) -> None:
 
 async def _swarm(console: Console, plan: Plan) -> None:
     started = trio.current_time()
-    server, *peers = nodes = await trio.to_thread.run_sync(_prepare, plan)
+    nodes = await trio.to_thread.run_sync(prepare, plan)
     expected = await _origins(nodes)
+    kills = [(kill, nodes.named(kill.who)) for kill in plan.kills]
+    finishes: dict[str, Finish] = {}
     failures: list[str] = []
     with trio.move_on_after(DEADLINE_S) as deadline:
         try:
             async with trio.open_nursery() as nursery:
-                await _start(console, nursery, plan, server, peers)
-                await _everybody_has(console, peers, item_names(expected), "everything")
-                expected[_PUSHED] = await _place(plan, server)
-                await _push(console, server)
-                await _everybody_has(console, peers, frozenset({_PUSHED}), _PUSHED)
-                for node in nodes:
+                await start(console, nursery, plan, nodes)
+                await Race(plan.race_file, plan.size, nodes.server, nodes.peers, kills, finishes).run()
+                _show_race(console, finishes)
+                if not kills:
+                    await _push_the_rest(console, nodes, item_names(expected) - {plan.race_file})
+                for node in nodes.all:
                     nursery.start_soon(node.stop)
         except* SwarmFailed as group:
             failures += [str(error) for error in leaves(group)]
     if deadline.cancelled_caught:
         failures.append(f"not done within {duration_text(DEADLINE_S)}")
-    for peer in peers:
-        failures += problems(peer.name, expected, await _digests(peer))
-    seconds = trio.current_time() - started
-    _show_transfers(console, transfers({node.name: node.events for node in nodes}))
-    _conclude(console, failures, f"{len(peers)} peers have all {len(expected)} files", seconds)
-
-
-def _prepare(plan: Plan) -> list[SwarmNode]:
-    """Make every node's directory anew, and what the nodes have at the start. Runs in a thread."""
-    if plan.directory.exists():
-        shutil.rmtree(plan.directory)
-    names = ["server", *(f"peer-{number}" for number in range(1, plan.peers + 1))]
-    nodes = [SwarmNode(name, plan.directory / name) for name in names]
-    for node in nodes:
-        node.files_dir.mkdir(parents=True)
-    server, first, second, *_ = nodes
-    _fill(server.files_dir, plan.server_files_dir, "hello_from_server.txt")
-    _fill(first.files_dir, plan.files_dir, "hello_from_peer.txt")
-    write_random(second.files_dir / f"random-{size_text(plan.size).replace(' ', '')}.bin", plan.size)
-    return nodes
-
-
-def _fill(directory: Path, origin: Path | None, sample: str) -> None:
-    if origin is None:
-        (directory / sample).write_text("Hello from p2pnode!\n")
-    else:
-        shutil.copytree(origin, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
-
-
-def write_random(path: Path, size: int) -> None:
-    """Make a file that no cache and no compression can help with. It appears under its name when whole."""
-    partial_path = path.with_name(f".{path.name}")
-    with partial_path.open("wb") as file:
-        for done in range(0, size, MIB):
-            file.write(os.urandom(min(MIB, size - done)))
-    partial_path.rename(path)
+    survivors = [peer for peer in nodes.peers if peer not in [victim for _, victim in kills]]
+    for peer in survivors:
+        found = await _digests(peer)
+        own = {path: expected[path] for path in found if path in expected}
+        failures += problems(
+            peer.name, own | {plan.race_file: expected[plan.race_file]} if kills else expected, found
+        )
+    _show_transfers(console, transfers({node.name: node.events for node in nodes.all}))
+    what = f"all {len(expected)} files" if not kills else printable(plan.race_file)
+    success = f"{len(survivors)} peers have {what}, in {duration_text(trio.current_time() - started)}"
+    _conclude(console, failures, success, result_event(plan, nodes, finishes, failures))
 
 
 async def _digests(node: SwarmNode) -> Digests:
     return await trio.to_thread.run_sync(digests, node.files_dir)
 
 
-async def _origins(nodes: Sequence[SwarmNode]) -> Digests:
+async def _origins(nodes: Nodes) -> Digests:
     """What there is at the start, which is what all peers shall have at the end."""
     expected: Digests = {}
-    for node in nodes:
+    for node in (nodes.server, nodes.seed, *nodes.peers):
         expected |= await _digests(node)
     return expected
 
 
-async def _start(
-    console: Console, nursery: trio.Nursery, plan: Plan, server: SwarmNode, peers: Sequence[SwarmNode]
-) -> None:
-    """Start the server on a free port, then the peers, and wait until all are registered."""
-    console.say(f"starting a server and {len(peers)} peers in {plan.directory}")
-    credentials = []
-    if plan.certificate is not None:
-        credentials = ["--cert", str(plan.certificate), *(["--key", str(plan.key)] if plan.key else [])]
-    await server.start(nursery, ["server", "--addr", "127.0.0.1:0", *credentials, *_directories(server)])
-    listening = await server.first("listening")
-    trust = ["--server-cert", str(plan.certificate)] if plan.certificate else ["--pin", listening["node_id"]]
-    address = f"127.0.0.1:{listening['address'][1]}"
-    for peer in peers:
-        await peer.start(nursery, ["peer", "--server-addr", address, *trust, "--mirror", *_directories(peer)])
-    for peer in peers:
-        await peer.first("server_connected")
+async def _push_the_rest(console: Console, nodes: Nodes, names: frozenset[str]) -> None:
+    """Let the server's operator push everything else to all, and show what became of the last of it."""
+    for name in sorted(names):
+        console.say(f"$ p2pnode push {printable(name)} --to all")
+        pushed = await trio.run_process(
+            program("push", name, "--to", "all", "--state-dir", str(nodes.server.state_dir), "--json"),
+            env=environment(),
+            capture_stdout=True,
+            check=False,
+        )
+        reports = [
+            event for event in map(json.loads, pushed.stdout.splitlines()) if event["event"] == "push_report"
+        ]
+        _show_push(console, name, reports)
+        if pushed.returncode != 0:
+            raise SwarmFailed(f"the push of {printable(name)} ended with {pushed.returncode}")
 
 
-def _directories(node: SwarmNode) -> list[str]:
-    return ["--name", node.name, "--files-dir", str(node.files_dir), "--state-dir", str(node.state_dir)]
-
-
-async def _everybody_has(
-    console: Console, peers: Sequence[SwarmNode], names: frozenset[str], what: str
-) -> None:
-    """Wait until each peer has all of `names`, with news now and then of who lacks what."""
-
-    async def tell_news() -> None:
-        while True:
-            await trio.sleep(NEWS_INTERVAL_S)
-            lacking = [f"{peer.name} ({len(names - peer.items())})" for peer in peers if names - peer.items()]
-            console.say(f"waiting for {', '.join(lacking)}")
-
-    started = trio.current_time()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(tell_news)
-        for peer in peers:
-            await peer.wait_for_items(names)
-        nursery.cancel_scope.cancel()
-    console.say(f"all {len(peers)} peers have {what} after {duration_text(trio.current_time() - started)}")
-
-
-async def _place(plan: Plan, server: SwarmNode) -> str:
-    """Put one more file on the server; gives its SHA-256 once the server offers it."""
-    await trio.to_thread.run_sync(write_random, server.files_dir / _PUSHED, max(plan.size // 16, 64 * KIB))
-    await server.wait_for_items(frozenset({_PUSHED}))
-    return (await _digests(server))[_PUSHED]
-
-
-async def _push(console: Console, server: SwarmNode) -> None:
-    """Let the server's operator push it to all, and show what became of it."""
-    console.say(f"$ p2pnode push {_PUSHED} --to all")
-    pushed = await trio.run_process(
-        program("push", _PUSHED, "--to", "all", "--state-dir", str(server.state_dir), "--json"),
-        env=environment(),
-        capture_stdout=True,
-        check=False,
-    )
-    reports = [
-        event for event in map(json.loads, pushed.stdout.splitlines()) if event["event"] == "push_report"
-    ]
+def _show_push(console: Console, name: str, reports: Sequence[Event]) -> None:
     if console.json:
         for report in reports:
             console.event(report)
-    else:
-        last = {report["node_id"]: report for report in reports}
-        rows = [
-            (
-                report["name"],
-                report["state"],
-                size_text(report["bytes_done"]),
-                duration_text(report["seconds"]),
-                printable(report["text"]),
-            )
-            for report in last.values()
-        ]
-        _show_table(console, f"push of {_PUSHED}", ("peer", "state", "bytes", "time", ""), rows)
-    if pushed.returncode != 0:
-        raise SwarmFailed(f"the push ended with {pushed.returncode}")
+        return
+    last = {report["node_id"]: report for report in reports}
+    rows = [
+        (
+            report["name"],
+            report["state"],
+            size_text(report["bytes_done"]),
+            duration_text(report["seconds"]),
+            printable(report["text"]),
+        )
+        for report in last.values()
+    ]
+    _show_table(console, f"push of {printable(name)}", ("peer", "state", "bytes", "time", ""), rows)
 
 
 def _show_transfers(console: Console, gifts: Sequence[Transfers]) -> None:
@@ -289,15 +269,26 @@ def _show_table(console: Console, title: str, header: Sequence[str], rows: Seque
     RichConsole(no_color=console.color is False, highlight=False).print(table)
 
 
-def _conclude(console: Console, failures: Sequence[str], success: str, seconds: float) -> None:
-    """Say how it came out; SwarmFailed unless every byte is where it should be."""
+def _show_race(console: Console, finishes: Mapping[str, Finish]) -> None:
+    """Say of each peer when it had the random file."""
     if console.json:
-        is_ok = not failures
-        console.event(
-            {"event": "swarm_completed", "ok": is_ok, "problems": list(failures), "seconds": seconds}
-        )
+        return  # the result has it
+    rows = [
+        (name, duration_text(finish.seconds), size_text(finish.duplicate_bytes))
+        for name, finish in sorted(finishes.items(), key=lambda item: item[1].seconds)
+    ]
+    _show_table(console, "the race", ("peer", "complete after", "received twice"), rows)
+
+
+def _conclude(console: Console, failures: Sequence[str], success: str, result: Event) -> None:
+    """Say how it came out; the result is the last event. Exits with 1 unless every byte is where it should be."""
     for failure in failures:
         console.say(failure)
     if failures:
-        raise SwarmFailed(f"the swarm did not come out right; problems: {len(failures)}")
-    console.say(f"{success}, each verified by SHA-256, in {duration_text(seconds)}")
+        console.fail(f"the swarm did not come out right; problems: {len(failures)}", SwarmFailed.exit_code)
+    else:
+        console.say(f"{success}, each verified by SHA-256")
+    if console.json:
+        console.event(result)
+    if failures:
+        raise SystemExit(SwarmFailed.exit_code)

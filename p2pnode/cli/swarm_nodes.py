@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,8 +26,9 @@ class SwarmFailed(P2PNodeError):
 class SwarmNode:
     """One child process. `events` has all that it said so far; its log is `directory`/log.txt."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, zone: str = "") -> None:
         self.name = name
+        self.zone = zone
         self.directory = directory
         self.files_dir = directory / "files"
         self.state_dir = directory / "state"
@@ -35,21 +36,28 @@ class SwarmNode:
         self._process: trio.Process | None = None
         self._changed = trio.Event()
 
-    async def start(self, nursery: trio.Nursery, arguments: Sequence[str]) -> None:
-        """Start `p2pnode ARGUMENTS --json` and begin to listen to it."""
+    async def start(
+        self, nursery: trio.Nursery, command: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        """Start what says its events on stdout, and begin to listen to it."""
         log = (self.directory / "log.txt").open("wb")
         with log:
             self._process = await nursery.start(
                 partial(
                     trio.run_process,
-                    program(*arguments, "--json"),
+                    command,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    env=environment(),
+                    env=environment,
                     check=False,
                 )
             )
         nursery.start_soon(self._listen)
+
+    @property
+    def node_id(self) -> str:
+        """In hex; empty until it listens."""
+        return next((event["node_id"] for event in self.events if event["event"] == "listening"), "")
 
     async def first(self, kind: str) -> Event:
         """Wait for the first event of a kind; SwarmFailed when the node ends before."""
@@ -76,6 +84,11 @@ class SwarmNode:
             await self._process.wait()
         if self._process.returncode is None:
             self._process.kill()
+
+    def kill(self) -> None:
+        """End the process as a power cut would."""
+        assert self._process is not None
+        self._process.kill()
 
     def items(self) -> frozenset[str]:
         """The names of what it has whole: its own from the start, or fetched to the last event."""
@@ -113,10 +126,11 @@ def program(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "p2pnode", "--config", os.devnull, *arguments]
 
 
-def environment() -> dict[str, str]:
-    """Ours, without settings that are not meant for these nodes."""
-    return {
+def environment(delay_s: float = 0.0, loss: float = 0.0) -> dict[str, str]:
+    """Ours, without settings that are not meant for these nodes; with a worse network, if it shall be one."""
+    ours = {
         key: value
         for key, value in os.environ.items()
         if not key.startswith("P2PNODE_") or key == "P2PNODE_BATCH"
     }
+    return ours | ({"P2PNODE_IMPAIR": f"{delay_s},{loss}"} if delay_s or loss else {})

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from p2pnode.testing.bounds import Rates, least_seconds
+
+if TYPE_CHECKING:
+    from p2pnode.cli.swarm_race import Finish
+    from p2pnode.cli.swarm_setup import Nodes, Plan
 
 Digests = dict[str, str]
 """SHA-256 in hex by path relative to a node's directory of files."""
@@ -75,3 +81,47 @@ def transfers(events: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[Transfe
         Transfers(giver, receiver, len(parts), sum(s for s, _ in parts), sum(t for _, t in parts))
         for (giver, receiver), parts in sorted(fetches.items(), key=lambda item: item[0][::-1])
     ]
+
+
+def result_event(
+    plan: Plan, nodes: Nodes, finishes: Mapping[str, Finish], failures: Sequence[str]
+) -> dict[str, Any]:
+    """The last event: how the race came out. What was not limited, or not asked for, is null.
+
+    The bound is that of Kumar and Ross, without zones: they share no links here.
+    """
+    seconds = max((finish.seconds for finish in finishes.values()), default=None)
+    bound = _bound_s(plan)
+    wanted = plan.size * max(1, len(finishes))
+    return {
+        "event": "result",
+        "ok": not failures,
+        "peers": plan.peers,
+        "completed": len(finishes),
+        "seconds": seconds,
+        "bound_seconds": bound,
+        "ratio": seconds / bound if seconds is not None and bound else None,
+        "duplicate_fraction": sum(f.duplicate_bytes for f in finishes.values()) / wanted,
+        "wide_ratio": _wide_bytes(nodes, finishes) / (plan.size * plan.zones) if plan.zones else None,
+        "size": plan.size,
+        "completions": {name: finish.seconds for name, finish in finishes.items()},
+        "problems": list(failures),
+    }
+
+
+def _bound_s(plan: Plan) -> float | None:
+    if plan.rate is None or plan.seed_rate is None:
+        return None
+    return least_seconds(plan.size, plan.seed_rate, [Rates(plan.rate, plan.rate)] * plan.peers)
+
+
+def _wide_bytes(nodes: Nodes, finishes: Mapping[str, Finish]) -> int:
+    """File bytes that came from a node of another zone."""
+    zones = {node.node_id: node.zone for node in nodes.all}
+    return sum(
+        size
+        for peer in nodes.peers
+        if peer.name in finishes
+        for giver, size in finishes[peer.name].sources.items()
+        if zones.get(giver) != peer.zone
+    )
