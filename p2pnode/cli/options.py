@@ -43,18 +43,18 @@ def rate(value: str) -> float | None:
         raise click.BadParameter(str(error)) from None
 
 
-def seconds(value: str) -> float:
-    """Read a duration for click: `20ms`, `1.5s`."""
+def duration(value: str | float) -> float:
+    """Read a duration for click: `20ms`, `1.5s`; a number, as TOML may give, is seconds."""
     try:
-        return parse_duration(value)
+        return parse_duration(str(value))
     except ConfigError as error:
         raise click.BadParameter(str(error)) from None
 
 
-def fraction(value: str) -> float:
-    """Read a share for click: `1%`, `0.01`."""
+def fraction(value: str | float) -> float:
+    """Read a fraction for click: `1%`, `0.01`."""
     try:
-        return parse_fraction(value)
+        return parse_fraction(str(value))
     except ConfigError as error:
         raise click.BadParameter(str(error)) from None
 

@@ -9,11 +9,10 @@ from typing import Final
 import click
 
 from p2pnode.cli.console import Console
-from p2pnode.cli.options import FILE
+from p2pnode.cli.options import FILE, duration, fraction
 from p2pnode.cli.options import rate as rate_type
 from p2pnode.cli.options import size as size_type
 from p2pnode.cli.running import run
-from p2pnode.cli.units import parse_duration, parse_fraction
 from p2pnode.cli.verb import Verb
 from p2pnode.errors import ConfigError, StorageError
 from p2pnode.testing.network import ETHERNET_MTU
@@ -24,22 +23,6 @@ from p2pnode.testing.timeline import timeline
 
 NEWS_INTERVAL_S: Final = 2.0  # of real time, between two lines of progress
 MB: Final = 1_000_000
-
-
-def duration(value: str | float) -> float:
-    """Read a duration for click: `20ms`, `1.5s`; a number, as TOML may give, is seconds."""
-    try:
-        return parse_duration(str(value))
-    except ConfigError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def fraction(value: str | float) -> float:
-    """Read a fraction for click: `1%`, `0.01`."""
-    try:
-        return parse_fraction(str(value))
-    except ConfigError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 def some_rate(value: str) -> float:

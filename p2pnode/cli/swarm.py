@@ -15,7 +15,7 @@ import click
 import trio
 
 from p2pnode.cli.console import Console
-from p2pnode.cli.options import DIRECTORY, FILE, fraction, made_directory, rate, seconds
+from p2pnode.cli.options import DIRECTORY, FILE, duration, fraction, made_directory, rate
 from p2pnode.cli.options import size as size_type
 from p2pnode.cli.running import run
 from p2pnode.cli.swarm_nodes import Event, SwarmFailed, SwarmNode, environment, program
@@ -63,7 +63,7 @@ def _kill(value: str) -> Incident:
 @click.option("--rate", type=rate, metavar="RATE", help="Each node's limit, up and down: 100Mbit.  [none]")
 @click.option("--seed-rate", type=rate, metavar="RATE", help="That of the seed.  [as --rate]")
 @click.option(
-    "--delay", type=seconds, metavar="TIME", default="0", help="One way between any two: 20ms.  [none]"
+    "--delay", type=duration, metavar="TIME", default="0", help="One way between any two: 20ms.  [none]"
 )
 @click.option("--loss", type=fraction, metavar="SHARE", default="0", help="Of all datagrams: 1%.  [none]")
 @click.option("--zones", type=click.IntRange(0, 64), default=0, help="Spread the peers over so many.  [none]")
