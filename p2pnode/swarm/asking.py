@@ -97,14 +97,14 @@ class Asking:
         if self.ledger.requests:
             self.looks_at = min(self.looks_at or inf, now + config.LOOK_INTERVAL_S)
             return
-        times = [peer.asked_again_at for peer in self.peers.values() if peer.asked_again_at is not None]
+        times = [peer.asked_again_at for peer in self.peers.values() if peer.asked_again_at > now]
         missing = self.ledger.pieces.missing_bits
-        if any(peer.offered_bits & missing for peer in self.peers.values() if peer.asked_again_at is None):
+        if any(peer.offered_bits & missing for peer in self.peers.values() if peer.asked_again_at <= now):
             times.append(now + config.LOOK_INTERVAL_S)  # a far one, and it is not far ones' turn yet
         self.looks_at = min(times, default=None)
 
     def _fill(self, peer: Peer, now: float) -> None:
-        if peer.asked_again_at is not None:
+        if peer.asked_again_at > now:
             return
         while (
             owing := sum(bool(request.owed) for request in peer.requests)
@@ -183,8 +183,6 @@ class Asking:
                 self._take_over(peer, now)
 
     def _look_at_peer(self, peer: Peer, now: float) -> None:
-        if peer.asked_again_at is not None and peer.asked_again_at <= now:
-            peer.asked_again_at = None
         is_silent = peer.pace.is_silent(now, self._limits.relieve_after_s)
         is_changed = is_silent != peer.is_silent
         peer.is_silent = is_silent
@@ -217,12 +215,12 @@ class Asking:
             self._fill(relief, now)
 
     def _can_give(self, idle: Peer, bits: int, now: float) -> bool:
-        is_free = not idle.owed_bytes and not idle.times_relieved and idle.asked_again_at is None
+        is_free = not idle.owed_bytes and not idle.times_relieved and idle.asked_again_at <= now
         return is_free and bool(self._allowed(idle, idle.offered_bits & bits, now))
 
     def _take_over(self, idle: Peer, now: float) -> None:
         """Let a peer that nothing missing can be asked of take something from a slow one."""
-        if idle.asked_again_at is not None or idle.times_relieved or not self._has_free_place:
+        if idle.asked_again_at > now or idle.times_relieved or not self._has_free_place:
             return
         offered = idle.offered_bits & ~self._conduct.on_parole
         if not self.ledger.requests or offered & self.ledger.pieces.missing_bits:

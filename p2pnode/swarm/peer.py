@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 
 from p2pnode.swarm.events import PeerId
 from p2pnode.swarm.pipeline import Pace
@@ -39,7 +40,7 @@ class Peer:
     owed_bytes: int = 0  # of all pieces that its requests owe
     pace: Pace = field(default_factory=Pace)
     next_piece: int | None = None  # behind what it was asked for last
-    asked_again_at: float | None = None  # it was busy: ask nothing new before
+    asked_again_at: float = -inf  # it was busy: ask nothing new before
     times_relieved: int = 0  # that another got what it did not give, since it gave something
     is_silent: bool = False  # it owes something and gave nothing for long: nobody waits for what it has
 

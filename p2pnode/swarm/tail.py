@@ -149,7 +149,8 @@ def find_hedge(
             if len(owed) != 1 or now - request.asked_at <= times.usual_max_s:
                 continue
             piece = owed[0]
-            if len(ledger.owing(piece)) > 1 or not offered >> piece & 1:
+            is_shared = len(ledger.owing(piece)) > 1 or piece in ledger.verifier
+            if is_shared or not offered >> piece & 1:
                 continue
             idle_s = idle.pace.seconds_for(ledger.piece_sizes[piece], now, rate_else)
             slow_s = slow.pace.seconds_for(ledger.missing_bytes(piece), now, rate_else)

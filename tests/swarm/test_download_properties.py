@@ -276,7 +276,7 @@ class World:
         self.tell(PieceFailed(piece))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=12),
     have=st.integers(0, 2**12 - 1),
