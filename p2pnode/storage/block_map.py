@@ -64,6 +64,12 @@ class BlockMap:
         for piece in pieces:
             self.partial.pop(piece, None)
 
+    def keep_only(self, pieces: Bitfield) -> None:
+        """Nothing but whole ones of these pieces is here."""
+        for first, count in (self.have - pieces).ranges():
+            self.drop_pieces(range(first, first + count))
+        self.partial.clear()
+
     def has_blocks(self, piece: int, first_block: int, count: int) -> bool:
         """Whether all of these blocks are here."""
         if piece in self.have:
@@ -87,6 +93,11 @@ class BlockMap:
         if piece in self.partial:
             return (~self.partial[piece].written).ranges()
         return ((0, self._metainfo.piece(piece).block_count),)
+
+    def bytes_missing(self, pieces: Bitfield) -> int:
+        """How many bytes of these pieces are still to come."""
+        whole = sum(self._metainfo.piece(piece).length for piece in pieces - self.have)
+        return whole - sum(self._bytes_of_part(piece) for piece in self.partial if piece in pieces)
 
     @property
     def bytes_here(self) -> int:

@@ -104,6 +104,26 @@ def require_plain(found: os.stat_result, name: str) -> None:
         raise StorageError(f"{name!r} has other names too (a hard link); it is left alone")
 
 
+def remove_file(root_fd: int, directories: Sequence[str], name: str) -> None:
+    """Remove the entry `name`, no directory, of a directory below `root_fd`."""
+    check_component(name)
+    parent_fd = open_directory(root_fd, directories)
+    try:
+        os.unlink(name, dir_fd=parent_fd)
+    finally:
+        os.close(parent_fd)
+
+
+def remove_directory(root_fd: int, parts: Sequence[str]) -> None:
+    """Remove the directory `parts` below `root_fd`, which must be empty."""
+    check_component(parts[-1])
+    parent_fd = open_directory(root_fd, parts[:-1])
+    try:
+        os.rmdir(parts[-1], dir_fd=parent_fd)
+    finally:
+        os.close(parent_fd)
+
+
 def open_shared(root: Path, parts: Sequence[str]) -> int:
     """Open for reading what the user shares: `parts` below `root`, or `root` itself when there are none.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,7 @@ from p2pnode.torrent.bitfield import Bitfield, Ranges, runs_of
 from p2pnode.torrent.merkle import block_hashes
 from p2pnode.torrent.metainfo import Metainfo
 from p2pnode.torrent.pieces import Piece
+from p2pnode.torrent.selection import pieces_of
 
 _IDLE_FILES_OF_SHARE = 0  # a thousand shared files must not hold a thousand descriptors
 _IDLE_FILES_OF_DOWNLOAD = 64  # so that the many chunks of a file do not each open it
@@ -57,7 +58,7 @@ class StoreState(enum.Enum):
     """The life of a `FileStore`; `_MOVES` says what may follow what."""
 
     PARTIAL = "pieces are missing, or it is not yet published"
-    COMPLETE = "everything is here under its own name"
+    COMPLETE = "everything that is wanted is here under its own name"
     FAILED = "the device did not keep what was written; a new start finds out what it has"
     CLOSED = "closed"
 
@@ -79,14 +80,21 @@ class _Download:
     unsynced_files: set[int] = field(default_factory=set)
     unsynced_bytes: int = 0
     unsynced_since: float | None = None  # when `checkpoint_due` first saw them
+    bytes_beside: int = 0  # here, but not of what is wanted
 
 
 class FileStore:
     """A `Store` in files, made by `FileStore.share` or `FileStore.download`."""
 
-    def __init__(self, metainfo: Metainfo, path: Path, blocks: BlockMap, download: _Download | None) -> None:
+    def __init__(
+        self, metainfo: Metainfo, path: Path, wanted: Bitfield, blocks: BlockMap, download: _Download | None
+    ) -> None:
         self.metainfo = metainfo
         self.path = path
+        self.wanted = wanted  # the pieces that it is complete with …
+        self.size = metainfo.size - sum(
+            metainfo.piece(piece).length for piece in ~wanted
+        )  # … and their bytes
         self.times = WorkTimes()
         self._blocks = blocks
         self._download = download
@@ -110,13 +118,21 @@ class FileStore:
         _require_v2(metainfo)
         blocks = BlockMap(metainfo)
         blocks.add_pieces(0, metainfo.piece_count)
-        return cls(metainfo, path, blocks, None)
+        return cls(metainfo, path, blocks.have, blocks, None)
 
     @classmethod
     def download(
-        cls, metainfo: Metainfo, target: Path, *, on_progress: OnProgress | None = None
+        cls,
+        metainfo: Metainfo,
+        target: Path,
+        *,
+        files: Collection[int] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> FileStore:
         """A download to `target`, new or continued; `on_progress` is told of hashing what was found.
+
+        With `files`, by index, only those of a tree are wanted and published. What is published so may be added to
+        by another download to the same target, as long as the journal stays that is left beside it.
 
         When the target has the right bytes already, the store is complete. Raises TargetExists when it has
         others, AlreadyInProgress when somebody works on it, DiskFull when what is missing has no room,
@@ -126,14 +142,19 @@ class FileStore:
         if target.name in {"", ".."}:
             raise StorageError(f"{os.fspath(target)!r} is not the name of a file")
         with translated("write", target):
-            partial = Partial(metainfo, target)
+            partial = Partial(metainfo, target, files)
             try:
                 if partial.target_exists():
-                    _require_same(metainfo, target, on_progress)
-                    partial.remove()
-                    partial.close()
-                    return cls.share(metainfo, target)
-                return cls(metainfo, target, *_start(metainfo, partial, on_progress))
+                    if _is_same(metainfo, target, on_progress):
+                        partial.remove()
+                        partial.close()
+                        return cls.share(metainfo, target)
+                    if not partial.find_earlier():
+                        raise TargetExists(
+                            f"{os.fspath(target)!r} exists with other content and is left alone"
+                        )
+                wanted = pieces_of(metainfo, partial.wanted)
+                return cls(metainfo, target, wanted, *_start(metainfo, partial, wanted, on_progress))
             except BaseException:
                 partial.close()
                 raise
@@ -147,9 +168,10 @@ class FileStore:
 
     @property
     def bytes_stored(self) -> int:
-        """How many verified bytes are here, those of partly written pieces included."""
+        """How many verified bytes of what is wanted are here, those of partly written pieces included."""
         with self._lock:
-            return self._blocks.bytes_here
+            beside = self._download.bytes_beside if self._download is not None else 0
+            return self._blocks.bytes_here - beside
 
     def missing_blocks(self, piece: int) -> Ranges:
         """The blocks of a piece that are still to be fetched, as runs of (first, count)."""
@@ -350,18 +372,20 @@ class FileStore:
                 if self._state is StoreState.COMPLETE:
                     return self.path
                 download = self._working()
-                if not self._blocks.have.is_complete:
+                if (self.wanted - self._blocks.have).bits:
                     raise LocalProtocolError("published before it was complete")
             changed = download.partial.finish_files()
             with self._lock:
                 download.unsynced_files |= changed
             self._checkpoint()
             download.partial.publish()
+            published = pieces_of(self.metainfo, download.partial.published_files())
             with self._lock:
                 self._move_to(StoreState.COMPLETE)
+                self._blocks.keep_only(published)
                 self._download = None
-                published = SharedFiles(self.metainfo, self.path)
-                self._files.reopen(published.open_unchanged, _IDLE_FILES_OF_SHARE)
+                shared = SharedFiles(self.metainfo, self.path)
+                self._files.reopen(shared.open_unchanged, _IDLE_FILES_OF_SHARE)
             download.partial.close()
         return self.path
 
@@ -404,18 +428,18 @@ def _require_v2(metainfo: Metainfo) -> None:
         )
 
 
-def _require_same(metainfo: Metainfo, target: Path, on_progress: OnProgress | None) -> None:
-    if not has_right_sizes(metainfo, target) or not verify_path(metainfo, target, on_progress).is_good:
-        raise TargetExists(f"{os.fspath(target)!r} exists with other content and is left alone")
+def _is_same(metainfo: Metainfo, target: Path, on_progress: OnProgress | None) -> bool:
+    return has_right_sizes(metainfo, target) and verify_path(metainfo, target, on_progress).is_good
 
 
 def _start(
-    metainfo: Metainfo, partial: Partial, on_progress: OnProgress | None
+    metainfo: Metainfo, partial: Partial, wanted: Bitfield, on_progress: OnProgress | None
 ) -> tuple[BlockMap, _Download]:
     blocks = recover(metainfo, partial, on_progress)
     try:
-        partial.require_room(metainfo.size - blocks.bytes_here)
-        return blocks, _Download(partial, partial.start_journal(blocks))
+        partial.require_room(blocks.bytes_missing(wanted))
+        beside = sum(metainfo.piece(piece).length for piece in blocks.have - wanted)
+        return blocks, _Download(partial, partial.start_journal(blocks), bytes_beside=beside)
     except (OSError, StorageError):
         if blocks.is_empty:
             partial.remove()

@@ -10,6 +10,7 @@ All numbers are big-endian. A header is followed by records::
     HASHES      piece, 0, count, hashes     the list of a piece's block hashes, checked against its root
     RUN         piece, first block, count   blocks that are verified and written
     CHECKPOINT  offset                      the data of what stands before that offset is on the device
+    PUBLISHED   inode                       a part of the tree is published already, as this directory
 
 A RUN is appended after its data was written, and nothing waits for the device. A kill of the process loses
 neither; a power cut may keep the RUN and lose the data, so what no CHECKPOINT covers is a *suspect*: it is
@@ -47,6 +48,7 @@ class _Kind(enum.IntEnum):
     HASHES = 2
     RUN = 3
     CHECKPOINT = 4
+    PUBLISHED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,11 @@ def encode_checkpoint(offset: int) -> bytes:
     return _sealed(_RECORD.pack(_Kind.CHECKPOINT, offset, 0, 0))
 
 
+def encode_published(inode: int) -> bytes:
+    """The record that a part of the tree is published already, as the directory of this inode."""
+    return _sealed(_RECORD.pack(_Kind.PUBLISHED, inode, 0, 0))
+
+
 def encode_state(blocks: BlockMap) -> bytes:
     """The records that say all of `blocks`, without a checkpoint."""
     records = [encode_pieces(first, count) for first, count in blocks.have.ranges()]
@@ -134,9 +141,14 @@ class Journal:
 
 @dataclass(slots=True)
 class Replay:
-    """What a journal says: `blocks` that a checkpoint covers, and `suspects` that none does."""
+    """What a journal says: `blocks` that a checkpoint covers, and `suspects` that none does.
+
+    `published` is the inode of the directory that a part of the tree was published as, or 0. As long as nothing more
+    came, that may be `inode` too: a partial keeps its inode when it gets its name.
+    """
 
     inode: int
+    published: int
     blocks: BlockMap
     suspects: list[Run]
 
@@ -157,7 +169,7 @@ def replay(fd: int, metainfo: Metainfo) -> Replay | None:
         for record in _records(file):
             if not reader.take(record):
                 break
-        return Replay(header.inode, reader.blocks, reader.suspects())
+        return Replay(header.inode, reader.published, reader.blocks, reader.suspects())
 
 
 def _reading(fd: int) -> BinaryIO:
@@ -217,12 +229,16 @@ class _Reader:
         self._metainfo = metainfo
         self._uncovered: list[_Record] = []  # PIECES and RUN since the last checkpoint
         self.blocks = BlockMap(metainfo)
+        self.published = 0
 
     def take(self, record: _Record) -> bool:
         """Carry out one record; False when it cannot be one of ours."""
         match record.kind:
             case _Kind.CHECKPOINT:
                 self._cover(record.first)
+                return True
+            case _Kind.PUBLISHED:
+                self.published = record.first
                 return True
             case _Kind.PIECES:
                 fits = 0 < record.second <= self._metainfo.piece_count - record.first

@@ -8,7 +8,9 @@ descriptor of the directory they are in, so that nothing that happens to its pat
 from __future__ import annotations
 
 import os
+import stat
 from collections import defaultdict
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +20,16 @@ from p2pnode.errors import DiskFull, InvalidData, StorageError
 from p2pnode.storage import confined, publishing
 from p2pnode.storage.block_map import BlockMap
 from p2pnode.storage.directories import Directories
-from p2pnode.storage.journal import Header, Journal, encode_checkpoint, encode_state, read_header
+from p2pnode.storage.earlier_tree import EarlierTree
+from p2pnode.storage.journal import (
+    Header,
+    Journal,
+    encode_checkpoint,
+    encode_published,
+    encode_state,
+    read_header,
+    replay,
+)
 from p2pnode.storage.locking import TargetLock
 from p2pnode.storage.open_files import write_at
 from p2pnode.storage.syncing import sync_directories
@@ -46,7 +57,10 @@ class Partial:
     """The partial and the journal of one target, locked until `close`; AlreadyInProgress when somebody else
     works on it. Methods raise `OSError` where the system refuses, StorageError for what is planted there."""
 
-    def __init__(self, metainfo: Metainfo, target: Path) -> None:
+    def __init__(self, metainfo: Metainfo, target: Path, wanted: Collection[int] | None = None) -> None:
+        """`wanted` are the files that shall be published, by index; None: all."""
+        self.wanted = range(len(metainfo.files)) if wanted is None else wanted
+        self.earlier: EarlierTree | None = None
         self._metainfo = metainfo
         self._target = target
         self._hidden = hidden_name(target.name, PARTIAL_SUFFIX)
@@ -72,8 +86,11 @@ class Partial:
     def open_part(self, index: int) -> int:
         """A descriptor of file `index`, made with its full size, sparse, when it is opened first.
 
-        One that vanishes or is cut later is not mended: zeros would stand where blocks were.
+        One that vanishes or is cut later is not mended: zeros would stand where blocks were. One that is published
+        already is opened for reading.
         """
+        if self.earlier is not None and index in self.earlier.files:
+            return self.earlier.open(index)
         fd = self._open(index, confined.UPDATE if self._made[index] else confined.CREATE)
         try:
             self._require_size(fd, index)
@@ -149,6 +166,18 @@ class Partial:
             return False
         return True
 
+    def find_earlier(self) -> bool:
+        """Whether the target is what an earlier fetch of a part of this tree left; then it is `earlier`."""
+        said = replay(self.journal_fd, self._metainfo)
+        if said is None or not self._metainfo.is_directory:
+            return False
+        found = os.stat(self._target.name, dir_fd=self._directory_fd, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode) or found.st_ino not in {said.inode, said.published}:
+            return False
+        fd = confined.open_directory(self._directory_fd, (self._target.name,))
+        self.earlier = EarlierTree(self._metainfo, self._target, fd)
+        return True
+
     def require_room(self, size: int) -> None:
         """DiskFull unless `size` more bytes have room on the device."""
         found = os.fstatvfs(self._directory_fd)
@@ -175,6 +204,8 @@ class Partial:
         self._inode = self.inode
         header = Header(self._inode, self._metainfo.file_id, self._metainfo.encode()).encode()
         content = header + encode_state(blocks)
+        if self.earlier is not None:
+            content += encode_published(self.earlier.inode)
         content += encode_checkpoint(len(content))
         new_name = hidden_name(self._target.name, JOURNAL_SUFFIX + _NEW_SUFFIX)
         with suppress(FileNotFoundError):
@@ -205,7 +236,7 @@ class Partial:
         The files that were made or changed: they are not on the device yet.
         """
         by_directory: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-        for index in range(len(self._metainfo.files)):
+        for index in self._to_publish():
             by_directory[self._parts(index)[:-1]].append(index)
         changed: set[int] = set()
         for directory, indices in by_directory.items():
@@ -240,15 +271,44 @@ class Partial:
         """Give the partial its name; TargetExists when something has it. Then the journal goes."""
         if self.inode != self._inode:
             raise StorageError(f"{self._hidden!r} was removed or replaced meanwhile")
-        if self._tree_fd is not None:
-            directories = {
-                file.path[:depth] for file in self._metainfo.files for depth in range(1, len(file.path))
-            }
-            sync_directories(self._tree_fd, sorted(directories, key=len, reverse=True))
-        publishing.publish(
-            self._directory_fd, self._hidden, self._target.name, is_directory=self._metainfo.is_directory
-        )
-        self._remove_journal()
+        if self._tree_fd is not None and self.earlier is not None:
+            self.earlier.add(self._tree_fd, self._to_publish())
+            publishing.remove_tree(self._directory_fd, self._hidden)
+        else:
+            if self._tree_fd is not None:
+                self._remove_unwanted(self._tree_fd)
+                sync_directories(self._tree_fd, self._directories_of(self.wanted))
+            publishing.publish(
+                self._directory_fd, self._hidden, self._target.name, is_directory=self._metainfo.is_directory
+            )
+        if len(self.published_files()) == len(self._metainfo.files):
+            self._remove_journal()
+
+    def published_files(self) -> frozenset[int]:
+        """The files that are under the target's name when it is published."""
+        return frozenset(self.wanted) | (self.earlier.files if self.earlier is not None else frozenset())
+
+    def _to_publish(self) -> list[int]:
+        there = self.earlier.files if self.earlier is not None else ()
+        return sorted(index for index in self.wanted if index not in there)
+
+    def _directories_of(self, files: Iterable[int]) -> set[tuple[str, ...]]:
+        """All directories below the root of the tree that lead to these files."""
+        paths = {self._metainfo.files[index].path[:-1] for index in files}
+        return {path[:depth] for path in paths for depth in range(1, len(path) + 1)}
+
+    def _remove_unwanted(self, tree_fd: int) -> None:
+        """Remove files that an interrupted fetch with other patterns left, and directories without wanted files."""
+        kept = frozenset(self.wanted)
+        unwanted = [index for index in range(len(self._metainfo.files)) if index not in kept]
+        for index in unwanted:
+            *directory, name = self._metainfo.files[index].path
+            with suppress(FileNotFoundError):
+                confined.remove_file(tree_fd, directory, name)
+        needless = self._directories_of(unwanted) - self._directories_of(kept)
+        for parts in sorted(needless, key=len, reverse=True):
+            with suppress(OSError):  # somebody put something there
+                confined.remove_directory(tree_fd, parts)
 
     def remove(self) -> None:
         """Remove the partial and the journal, whatever is in them."""
@@ -257,7 +317,8 @@ class Partial:
         else:
             with suppress(FileNotFoundError):
                 os.unlink(self._hidden, dir_fd=self._directory_fd)
-        self._remove_journal()
+        if self.earlier is None:  # it says what that is
+            self._remove_journal()
 
     def _remove_journal(self) -> None:
         with suppress(FileNotFoundError):
@@ -269,6 +330,8 @@ class Partial:
         if not found.st_size and found.st_nlink:
             self._remove_journal()
         self._lock.release()
+        if self.earlier is not None:
+            self.earlier.close()
         if self._directories is not None:
             self._directories.close()
         if self._tree_fd is not None:

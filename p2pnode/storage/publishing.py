@@ -18,7 +18,8 @@ from contextlib import suppress
 from p2pnode.errors import TargetExists
 from p2pnode.storage.faults import translated
 
-_Way = Callable[[int, str, str], None]
+_Way = Callable[[int, str, int, str], None]
+"""Renames (directory, name) to (directory, name)."""
 
 _RENAME_NOREPLACE = 1
 # What link and renameat2 answer on systems, file systems and kernels that do not have them.
@@ -34,7 +35,7 @@ def publish(directory_fd: int, hidden: str, name: str, *, is_directory: bool) ->
     ways = [_rename_without_replacing, *_WAYS[is_directory]]
     with translated("publish", name):
         try:
-            _use_first_that_works(ways, directory_fd, hidden, name)
+            _use_first_that_works(ways, directory_fd, hidden, directory_fd, name)
         except OSError as error:
             if error.errno in _TAKEN:
                 raise _exists(name) from None
@@ -42,50 +43,58 @@ def publish(directory_fd: int, hidden: str, name: str, *, is_directory: bool) ->
         os.fsync(directory_fd)
 
 
-def _use_first_that_works(ways: Sequence[_Way], directory_fd: int, hidden: str, name: str) -> None:
+def move_file(source_fd: int, target_fd: int, name: str) -> None:
+    """The file `name` moves from one open directory to another; FileExistsError when something there has its name.
+
+    It is for the caller to sync the directories.
+    """
+    _use_first_that_works([_rename_without_replacing, *_WAYS[False]], source_fd, name, target_fd, name)
+
+
+def _use_first_that_works(ways: Sequence[_Way], old_fd: int, old: str, new_fd: int, new: str) -> None:
     for way in ways[:-1]:
         try:
-            return way(directory_fd, hidden, name)
+            return way(old_fd, old, new_fd, new)
         except OSError as error:
             if error.errno not in _NOT_HERE:
                 raise
-    return ways[-1](directory_fd, hidden, name)
+    return ways[-1](old_fd, old, new_fd, new)
 
 
 def _exists(name: str) -> TargetExists:
     return TargetExists(f"{name!r} appeared meanwhile and is left alone; move it away and fetch again")
 
 
-def _rename_without_replacing(directory_fd: int, old: str, new: str) -> None:
+def _rename_without_replacing(old_fd: int, old: str, new_fd: int, new: str) -> None:
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if renameat2(directory_fd, os.fsencode(old), directory_fd, os.fsencode(new), _RENAME_NOREPLACE):
+    if renameat2(old_fd, os.fsencode(old), new_fd, os.fsencode(new), _RENAME_NOREPLACE):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), new)
 
 
-def _link(directory_fd: int, old: str, new: str) -> None:
-    os.link(old, new, src_dir_fd=directory_fd, dst_dir_fd=directory_fd, follow_symlinks=False)
-    os.unlink(old, dir_fd=directory_fd)
+def _link(old_fd: int, old: str, new_fd: int, new: str) -> None:
+    os.link(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd, follow_symlinks=False)
+    os.unlink(old, dir_fd=old_fd)
 
 
-def _replace_placeholder_file(directory_fd: int, old: str, new: str) -> None:
-    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=directory_fd))
+def _replace_placeholder_file(old_fd: int, old: str, new_fd: int, new: str) -> None:
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=new_fd))
     try:
-        os.rename(old, new, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+        os.rename(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd)
     except OSError:
-        os.unlink(new, dir_fd=directory_fd)
+        os.unlink(new, dir_fd=new_fd)
         raise
 
 
-def _replace_placeholder_directory(directory_fd: int, old: str, new: str) -> None:
-    os.mkdir(new, dir_fd=directory_fd)
+def _replace_placeholder_directory(old_fd: int, old: str, new_fd: int, new: str) -> None:
+    os.mkdir(new, dir_fd=new_fd)
     try:  # onto a directory that is not empty this fails: nothing that somebody puts there is lost
-        os.rename(old, new, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+        os.rename(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd)
     except OSError:
         with suppress(OSError):
-            os.rmdir(new, dir_fd=directory_fd)
+            os.rmdir(new, dir_fd=new_fd)
         raise
 
 

@@ -28,22 +28,27 @@ _IDLE_FILES = 16
 
 
 def recover(metainfo: Metainfo, partial: Partial, on_progress: OnProgress | None) -> BlockMap:
-    """The blocks of the partial that are verified, all of them on the device when this returns.
+    """The blocks that are here and verified, those of the partial on the device when this returns.
 
     StorageError when something that is not a plain file lies where the partial should be, or when the device
-    fails.
+    fails. TargetExists when a wanted file has other bytes in what was published earlier.
     """
     with translated("continue from", partial.hidden):
-        if not partial.inode:
-            return BlockMap(metainfo)
-        recovery = _Recovery(metainfo, partial)
-        try:
-            recovery.check_files()
-            recovery.check_suspects()
-            recovery.look_for_pieces(on_progress)
-        finally:
-            recovery.files.close()
-        return recovery.blocks
+        blocks = _recover_partial(metainfo, partial, on_progress) if partial.inode else BlockMap(metainfo)
+        if partial.earlier is not None:
+            partial.earlier.check(blocks, partial.wanted)
+        return blocks
+
+
+def _recover_partial(metainfo: Metainfo, partial: Partial, on_progress: OnProgress | None) -> BlockMap:
+    recovery = _Recovery(metainfo, partial)
+    try:
+        recovery.check_files()
+        recovery.check_suspects()
+        recovery.look_for_pieces(on_progress)
+    finally:
+        recovery.files.close()
+    return recovery.blocks
 
 
 class _Recovery:
