@@ -22,7 +22,7 @@ from p2pnode.quic import (
     Trust,
 )
 from p2pnode.storage import OnProgress, find_item, hash_files, hash_pieces_v1, verify_path
-from p2pnode.torrent import Metainfo, TorrentVersion, create_metainfo, piece_length_for
+from p2pnode.torrent import Metainfo, Selection, TorrentVersion, create_metainfo, piece_length_for
 
 __all__ = ["Diagnostics", "Impairment", "load_credentials", "server_reference", "torrent_of", "verify_path"]
 
@@ -61,13 +61,16 @@ def torrent_of(
     web_seeds: Sequence[str] = (),
     is_private: bool = False,
     comment: str = "",
+    select: Selection = Selection(),  # noqa: B008 (it is frozen)
     on_progress: OnProgress | None = None,
 ) -> Metainfo:
-    """Hash the file or tree at `path` into a torrent for any program; the piece length follows from its size.
+    """Hash the file or tree at `path`, or what is selected of it, into a torrent for any program.
+
+    The piece length follows from its size.
 
     Raises NotFound, StorageError, SourceChanged, MetainfoError.
     """
-    item = find_item(path)
+    item = find_item(path, select)
     chosen = piece_length or piece_length_for(item.size)
     aligned = version is TorrentVersion.HYBRID
     v1 = b"" if version is TorrentVersion.V2 else hash_pieces_v1(item, chosen, on_progress, aligned=aligned)

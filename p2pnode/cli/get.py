@@ -21,6 +21,7 @@ from p2pnode.cli.options import (
     lan_option,
     limit_options,
     made_directory,
+    selection_options,
     server_options,
 )
 from p2pnode.cli.progress import address_text
@@ -31,7 +32,7 @@ from p2pnode.errors import ConfigError, NetworkError, StorageError, TimedOut
 from p2pnode.node.discovery import Discovery
 from p2pnode.node.rate_limits import RateLimits
 from p2pnode.node.references import Reference, wanted_from
-from p2pnode.torrent import Ticket
+from p2pnode.torrent import Selection, Ticket
 from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
 
 
@@ -44,6 +45,7 @@ from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
     default=".",
     help="Target file; or its directory, when that exists or ends in /; - is stdout.",
 )
+@selection_options
 @click.option("--wait", is_flag=True, help="Wait until somebody has it, however long that takes.")
 @server_options(required=False)
 @lan_option
@@ -55,6 +57,7 @@ def command(
     *,
     reference: str,
     output: str,
+    select: Selection,
     wait: bool,
     server: ServerChoice,
     discoveries: Sequence[Discovery],
@@ -69,14 +72,17 @@ def command(
       p2pnode get p2pnode1... -o downloads/              a ticket, as `p2pnode share` prints it
       p2pnode get backup.tar -o - | tar x
       p2pnode get 5d0c... --lan                          from whoever in this network has it, without a server
+      p2pnode get photos --include '*.jpg' --exclude drafts/
 
     Every block is verified before it is written. Interrupted, run the same command again: it resumes.
+    With --include or --exclude, a part of a directory is fetched; `get` again with other patterns, or none,
+    adds to it. When they fit no file it ends with 3.
     Prints the path of what it fetched.
     """
     if output == "-" and console.json:
         raise click.UsageError("-o - and --json both want stdout: give one")
     run(
-        partial(_get, console, reference, output, wait, server, discoveries, limits, diagnostics),
+        partial(_get, console, reference, output, select, wait, server, discoveries, limits, diagnostics),
         console,
         when_interrupted="interrupted: run the same command again to resume",
     )
@@ -86,6 +92,7 @@ async def _get(
     console: Console,
     text: str,
     output: str,
+    select: Selection,
     wait: bool,
     choice: ServerChoice,
     discoveries: Sequence[Discovery],
@@ -104,10 +111,10 @@ async def _get(
             await wait_for_server(node, console, (NetworkError, TimedOut) if wait or discoveries else ())
         if output == "-":
             with tempfile.TemporaryDirectory(prefix="p2pnode-") as directory:
-                completed = await node.fetch(reference, to=Path(directory), wait=wait)
+                completed = await node.fetch(reference, to=Path(directory), wait=wait, select=select)
                 await trio.to_thread.run_sync(_copy_to_stdout, completed.target)
         else:
-            completed = await node.fetch(reference, to=to, wait=wait)
+            completed = await node.fetch(reference, to=to, wait=wait, select=select)
     if output != "-" and not console.json:
         console.data(str(completed.target))
 

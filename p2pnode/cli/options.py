@@ -20,6 +20,7 @@ from p2pnode.cli.units import parse_duration, parse_fraction, parse_rate, parse_
 from p2pnode.errors import ConfigError, StorageError
 from p2pnode.node.lan import LanDiscovery
 from p2pnode.node.rate_limits import RateLimits
+from p2pnode.torrent import Selection
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -153,6 +154,23 @@ def lan_option(function: _Function) -> _Function:
     )(function)
 
 
+def selection_options(function: _Function) -> _Function:
+    """`--include`, `--exclude`; the function gets them as `select: Selection`."""
+    return _packed(
+        "select",
+        _selection,
+        click.option(
+            "--include",
+            multiple=True,
+            metavar="GLOB",
+            help="Of a directory only the files that this fits; repeatable. As in .gitignore: '*.jpg', docs/, /src/**.",
+        ),
+        click.option(
+            "--exclude", multiple=True, metavar="GLOB", help="Leave these out, whatever is included."
+        ),
+    )(function)
+
+
 def _packed(
     name: str, pack: Callable[..., Any], *options: Callable[[_Function], _Function]
 ) -> Callable[[_Function], _Function]:
@@ -205,6 +223,13 @@ def _limits(
 ) -> RateLimits:
     try:
         return RateLimits(up=limit_up, down=limit_down, peer=limit_peer)
+    except ConfigError as error:
+        raise click.UsageError(str(error), context) from None
+
+
+def _selection(context: click.Context, *, include: tuple[str, ...], exclude: tuple[str, ...]) -> Selection:
+    try:
+        return Selection(include, exclude)
     except ConfigError as error:
         raise click.UsageError(str(error), context) from None
 

@@ -23,6 +23,7 @@ from p2pnode.cli.options import (
     diagnostic_options,
     lan_option,
     limit_options,
+    selection_options,
     server_options,
     service_state_dir,
 )
@@ -33,10 +34,12 @@ from p2pnode.errors import NotFound
 from p2pnode.node.discovery import Discovery
 from p2pnode.node.node import Node
 from p2pnode.node.rate_limits import RateLimits
+from p2pnode.torrent import Selection
 
 
 @click.command(cls=Verb)
 @click.argument("path", metavar="PATH")
+@selection_options
 @click.option("--name", default="stdin", show_default=True, help="What to call it when PATH is -.")
 @click.option(
     "--port",
@@ -54,6 +57,7 @@ def command(
     console: Console,
     *,
     path: str,
+    select: Selection,
     name: str,
     port: int,
     server: ServerChoice,
@@ -67,12 +71,13 @@ def command(
     Examples:
       p2pnode share movie.mkv                         to who can reach this machine
       p2pnode share photos/ --server-addr HOST:8080   listed by a server as well
+      p2pnode share src/ --exclude '*.o' --exclude build/
       tar c src | p2pnode share - --name src.tar      what comes on stdin
 
     Stays until interrupted: what nobody offers, nobody can fetch.
     """
     run(
-        partial(_share, console, path, name, port, server, discoveries, limits, diagnostics),
+        partial(_share, console, path, select, name, port, server, discoveries, limits, diagnostics),
         console,
         is_service=True,
         when_interrupted="no longer shared",
@@ -82,6 +87,7 @@ def command(
 async def _share(
     console: Console,
     path: str,
+    select: Selection,
     name: str,
     port: int,
     choice: ServerChoice,
@@ -113,7 +119,7 @@ async def _share(
         async with open_node(node, open_reporter(console)):
             if choice.address is not None:
                 await wait_for_server(node, console)
-            shared = await node.share(shared_path)
+            shared = await node.share(shared_path, select=select)
             ticket = str(await node.ticket(shared.file_id))
             if console.json:
                 console.event({"event": "ticket", "file_id": shared.file_id, "ticket": ticket})

@@ -10,14 +10,14 @@ import click
 
 from p2pnode import assembly
 from p2pnode.cli.console import Console
-from p2pnode.cli.options import absolute
+from p2pnode.cli.options import absolute, selection_options
 from p2pnode.cli.options import size as size_type
 from p2pnode.cli.progress import hashing_progress, open_reporter
 from p2pnode.cli.torrent_file import read_torrent_file, write_torrent_file
 from p2pnode.cli.units import size_text
 from p2pnode.cli.verb import VerbGroup
 from p2pnode.errors import HashMismatch
-from p2pnode.torrent import Magnet, Metainfo, Ranges, TorrentVersion, printable
+from p2pnode.torrent import Magnet, Metainfo, Ranges, Selection, TorrentVersion, printable
 
 TORRENT_FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -39,6 +39,7 @@ def command() -> None:
 
 @command.command("create")
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
+@selection_options
 @click.option("-o", "--output", type=TORRENT_FILE, help="The file to write.  [default: PATH.torrent]")
 @click.option("--v1", is_flag=True, help="BEP 3 alone. Without --v1 and --v2: both, a hybrid.")
 @click.option("--v2", is_flag=True, help="BEP 52 alone.")
@@ -52,6 +53,7 @@ def create_command(
     console: Console,
     *,
     path: Path,
+    select: Selection,
     output: Path | None,
     v1: bool,
     v2: bool,
@@ -86,6 +88,7 @@ def create_command(
             web_seeds=web_seed,
             is_private=private,
             comment=comment,
+            select=select,
             on_progress=hashing_progress(reporter, path),
         )
     target = output or Path(f"{path.name}.torrent")

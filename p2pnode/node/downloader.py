@@ -84,7 +84,7 @@ class Downloader:
         self._diagnosis = FetchDiagnosis(store.times, busy_s)
         sizes = [self._metainfo.piece(piece).length for piece in range(self._metainfo.piece_count)]
         limits = _download_limits(throttles.limits, self._metainfo.piece_length)
-        self._machine = Download(sizes, have=store.have(), rng=rng, limits=limits)
+        self._machine = Download(sizes, have=store.have() | ~store.wanted, rng=rng, limits=limits)
         self._send_event, self._events = trio.open_memory_channel[Event](config.DOWNLOAD_EVENTS_MAX)
         self._seen: set[bytes] = set()  # everybody who was ever said to have it
         self._joining: set[bytes] = set()  # those who are dialed, or linked
@@ -334,7 +334,7 @@ class Downloader:
                 FetchProgress(
                     file_id=self._file_id,
                     name=self._metainfo.name,
-                    size=self._metainfo.size,
+                    size=self._store.size,
                     bytes_done=self.bytes_done,
                     rate_bytes_per_s=rate,
                     peers=len(self._links),

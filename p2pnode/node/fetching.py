@@ -14,7 +14,7 @@ from random import Random
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, AlreadyInProgress, InvalidData, P2PNodeError, Refused
+from p2pnode.errors import REMOTE_FAULTS, AlreadyInProgress, InvalidData, NotFound, P2PNodeError, Refused
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.bottleneck import Bottleneck, added, largest
 from p2pnode.node.downloader import Downloader, LinkTo
@@ -28,7 +28,7 @@ from p2pnode.node.references import Reference, Wanted, pick_by_name, wanted_from
 from p2pnode.node.sharing import Shares
 from p2pnode.node.transfer import fetch_metainfo, open_in_time
 from p2pnode.storage import FileStore, peek_journal
-from p2pnode.torrent import Metainfo, printable, safe_name
+from p2pnode.torrent import Metainfo, Selection, printable, safe_name
 from p2pnode.wire.communication import FileItem, NodeItem
 
 FindSources = Callable[[Wanted], Awaitable[list[NodeItem]]]
@@ -77,7 +77,7 @@ class Fetcher:
         self._busy_s = busy_s
         self._limited_s: dict[Bottleneck, float] = {}  # of the fetches that are over
         self.active: dict[bytes, Downloader] = {}
-        self._under_way: dict[tuple[bytes, Path], _Joined] = {}
+        self._under_way: dict[tuple[bytes, Path, Selection], _Joined] = {}
 
     @property
     def limited_s(self) -> dict[Bottleneck, float]:
@@ -89,13 +89,19 @@ class Fetcher:
         if (downloader := self.active.get(file_id)) is not None:
             downloader.source_told(node_id, word)
 
-    async def fetch(self, reference: Reference | Wanted, *, to: Path, wait: bool) -> FetchCompleted:
+    async def fetch(
+        self, reference: Reference | Wanted, *, to: Path, wait: bool, select: Selection | None = None
+    ) -> FetchCompleted:
         """Fetch what `reference` names into the directory `to`, or to the path `to` itself.
+
+        Of a tree only what `select` says; `NotFound` when that is nothing.
 
         Raises what can go wrong, each with one line: `NotFound`, `NoSource`, `InvalidData`, `TargetExists`,
         `AlreadyInProgress`, `DiskFull`, `StorageError`, and `Refused` for more bytes than are wanted.
         """
         wanted = wanted_from(reference)
+        if select is not None:
+            wanted = replace(wanted, select=select)
         try:
             wanted = await self._resolve(wanted, Patience(wait))
             return await self._fetch(wanted, to, wait)
@@ -131,7 +137,7 @@ class Fetcher:
         if wanted.size_max is not None and metainfo.size > wanted.size_max:
             raise Refused(f"{metainfo.size} bytes are more than are taken here ({wanted.size_max})")
         target = target_path(to, wanted.name or metainfo.name)
-        key = (metainfo.file_id, target)
+        key = (metainfo.file_id, target, wanted.select)
         if (other := self._under_way.get(key)) is not None:
             return await other.outcome()  # a push of what is being mirrored, say
         joined = self._under_way[key] = _Joined()
@@ -147,9 +153,10 @@ class Fetcher:
 
     async def _fetch_to(self, target: Path, metainfo: Metainfo, wanted: Wanted, wait: bool) -> FetchCompleted:
         started = trio.current_time()
+        files = _selected(metainfo, wanted.select)
         store = await with_progress(
             target,
-            lambda on_progress: FileStore.download(metainfo, target, on_progress=on_progress),
+            lambda on_progress: FileStore.download(metainfo, target, files=files, on_progress=on_progress),
             run_blocking=self._run_blocking,
             publish=self._publish,
         )
@@ -159,7 +166,7 @@ class Fetcher:
                 FetchStarted(
                     file_id=metainfo.file_id,
                     name=metainfo.name,
-                    size=metainfo.size,
+                    size=store.size,
                     target=target,
                     bytes_resumed=bytes_resumed,
                 )
@@ -169,11 +176,12 @@ class Fetcher:
             await self._run_blocking(store.publish)
         finally:
             store.close()
-        await self._shares.adopt(metainfo, target)
+        if store.wanted.is_complete:
+            await self._shares.adopt(metainfo, target)
         completed = FetchCompleted(
             file_id=metainfo.file_id,
             name=metainfo.name,
-            size=metainfo.size,
+            size=store.size,
             target=target,
             seconds=trio.current_time() - started,
             bytes_fetched=sum(downloader.bytes_by_source.values()),
@@ -241,6 +249,18 @@ class Fetcher:
         if not _fits(metainfo, wanted):
             raise InvalidData("the source sent the metainfo of another file")
         return metainfo
+
+
+def _selected(metainfo: Metainfo, select: Selection) -> frozenset[int] | None:
+    """The files that are wanted; None: all."""
+    if not select:
+        return None
+    files = select.files_of(metainfo)
+    if not files:
+        raise NotFound(
+            f"the patterns fit none of the {len(metainfo.files)} files of {printable(metainfo.name)!r}"
+        )
+    return files
 
 
 def _fits(metainfo: Metainfo, wanted: Wanted) -> bool:

@@ -63,7 +63,7 @@ from p2pnode.quic import (
     open_udp_socket,
 )
 from p2pnode.storage import Catalogue
-from p2pnode.torrent import Bitfield, Metainfo, Ticket, TicketNode, TicketServer
+from p2pnode.torrent import Bitfield, Metainfo, Selection, Ticket, TicketNode, TicketServer
 from p2pnode.wire.communication import FileItem, PeerReport, PushReport
 
 OpenSocket = Callable[[Address], Awaitable[DatagramSocket]]
@@ -305,22 +305,28 @@ class Node:
 
     # -- what users call -----------------------------------------------------------------------------------
 
-    async def share(self, path: Path) -> Shared:
-        """Offer a file or a directory until the node ends; returns when it is hashed."""
-        return await self._shares.share(path)
+    async def share(self, path: Path, *, select: Selection | None = None) -> Shared:
+        """Offer a file or a directory, or what `select` says of it, until the node ends; returns when it is hashed."""
+        return await self._shares.share(path, select or Selection())
 
     async def fetch(
-        self, reference: Reference, *, to: Path | None = None, wait: bool = False
+        self,
+        reference: Reference,
+        *,
+        to: Path | None = None,
+        wait: bool = False,
+        select: Selection | None = None,
     ) -> FetchCompleted:
         """Fetch a torrent; see `Fetcher.fetch` for what it raises. Resumes what an earlier fetch left.
 
         `to` is a directory to put it in, or the path it shall have; the working directory when left out. With
-        `wait`, waits for a source as long as it takes.
+        `wait`, waits for a source as long as it takes. With `select`, only those files of a tree are fetched;
+        another fetch to the same place adds others.
         """
         if self._announcer is not None and not wanted_from(reference).sources:
             await self._announcer.wait_first_attempt()
         self._say_socket_hint()
-        return await self._fetcher.fetch(reference, to=to or Path.cwd(), wait=wait)
+        return await self._fetcher.fetch(reference, to=to or Path.cwd(), wait=wait, select=select)
 
     async def wait_for_server(self) -> PeerLink:
         """Wait until the first attempt to reach the server is over; raises why it failed."""

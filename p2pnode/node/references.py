@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p2pnode.errors import InvalidData, NotFound
-from p2pnode.torrent import Magnet, Metainfo, Ticket, printable
+from p2pnode.torrent import Magnet, Metainfo, Selection, Ticket, printable
 from p2pnode.torrent.ticket import PREFIX
 from p2pnode.wire.communication import FileItem, NodeItem
 
@@ -25,8 +25,8 @@ _HEX_ID = re.compile(r"[0-9a-fA-F]{64}|[0-9a-fA-F]{40}")
 class Wanted:
     """What a reference leads to. One of file id, pieces root and name is known; the rest may be.
 
-    More than `size_max` bytes are not wanted, whatever was said of the size. What is private is looked for nowhere
-    but at the server and in the reference itself (BEP 27).
+    More than `size_max` bytes are not wanted, whatever was said of the size, and of a tree only what `select` says.
+    What is private is looked for nowhere but at the server and in the reference itself (BEP 27).
     """
 
     file_id: bytes | None = None
@@ -37,6 +37,7 @@ class Wanted:
     size_max: int | None = None
     likely_id: bytes | None = None  # its file id if it is shared under its own name
     is_private: bool = False
+    select: Selection = Selection()  # noqa: RUF009 (it is frozen)
 
 
 def wanted_from(reference: Reference | Wanted) -> Wanted:

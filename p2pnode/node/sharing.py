@@ -9,7 +9,7 @@ A fetch lends what it has so far: others can ask for it, and it is no item of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import FileShared, FileUnshared, NodeEvent, NodeWarning
 from p2pnode.node.hashing import with_progress
 from p2pnode.storage import Catalogue, FileStore, Item, PieceData, find_item, hash_item, list_items
-from p2pnode.torrent import Metainfo, printable
+from p2pnode.torrent import Metainfo, Selection, printable
 from p2pnode.torrent.bitfield import Ranges
 
 SKIPPED_SHOWN_MAX: Final = 3  # entries that a warning names: one line for a person
@@ -84,7 +84,7 @@ class Shares:
         self._by_id: dict[bytes, Shared] = {}
         self._by_path: dict[Path, tuple[Item, Shared]] = {}
         self._lent: list[Shared] = []  # one for each fetch under way: few
-        self._asked_for: set[Path] = set()  # shared by their paths, wherever they lie
+        self._asked_for: dict[Path, Selection] = {}  # shared by their paths, wherever they lie
         self._doubted: set[Path] = set()  # their bytes were found changed, whatever their status says
         self._failed: dict[Path, Item] = {}
         self._trouble = ""  # why the directory could not be read last time
@@ -103,10 +103,13 @@ class Shares:
         lent = [shared for shared in self._lent if shared.file_id == file_id]
         return max(lent, key=lambda shared: shared.store.bytes_stored, default=None)
 
-    async def share(self, path: Path) -> Shared:
-        """Offer a file or tree: hash it unless the catalogue knows it. Raises `StorageError` and kin."""
-        shared = await self._share_item(await self._run_blocking(find_item, path))
-        self._asked_for.add(path)
+    async def share(self, path: Path, select: Selection = Selection()) -> Shared:  # noqa: B008 (it is frozen)
+        """Offer a file or tree, or what is selected of it: hash it unless the catalogue knows it.
+
+        Raises `StorageError` and kin.
+        """
+        shared = await self._share_item(await self._run_blocking(find_item, path, select))
+        self._asked_for[path] = select
         return shared
 
     def lend(self, metainfo: Metainfo, store: FileStore, path: Path) -> Shared:
@@ -192,7 +195,7 @@ class Shares:
         """What is there now of all that is watched."""
         items = [] if self._files_dir is None else await self._list_items(self._files_dir)
         if self._asked_for:
-            items += await self._run_blocking(_find_items, tuple(self._asked_for))
+            items += await self._run_blocking(_find_items, dict(self._asked_for))
         return items
 
     async def _list_items(self, files_dir: Path) -> list[Item]:
@@ -265,10 +268,10 @@ class Shares:
         self._catalogue.close()
 
 
-def _find_items(paths: Iterable[Path]) -> list[Item]:
+def _find_items(paths: Mapping[Path, Selection]) -> list[Item]:
     """What is there of these; runs in a thread."""
     items = []
-    for path in paths:
+    for path, select in paths.items():
         with suppress(NotFound, StorageError):
-            items.append(find_item(path))
+            items.append(find_item(path, select))
     return items

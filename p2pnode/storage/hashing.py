@@ -59,6 +59,7 @@ def hash_files(
         HashedFile(
             file.parts or (_name(item),),
             FileHashes.of_pieces(file.signature.size, piece_length, bytes(found)),
+            file.is_executable,
         )
         for file, found in zip(item.files, roots, strict=True)
     ]
@@ -166,7 +167,7 @@ class _Reading:
 
 
 def _require_unchanged(item: Item) -> None:
-    if find_item(item.path).fingerprint != item.fingerprint:
+    if find_item(item.path, item.select).fingerprint != item.fingerprint:
         raise _changed(item)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from p2pnode.config import SETTLE_S
 from p2pnode.errors import NotFound, StorageError
 from p2pnode.storage.faults import translated
+from p2pnode.torrent.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +42,22 @@ class FoundFile:
 
     parts: tuple[str, ...]
     signature: Signature
+    is_executable: bool  # by its owner
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """Something to share: a file, or a directory as one tree with its files sorted by name.
 
-    `skipped` has a line for each entry that cannot be shared. `changed_at` is when anything in it last
-    changed, in seconds since 1970.
+    Of a directory, `select` says which files. `skipped` has a line for each entry that cannot be shared.
+    `changed_at` is when anything in it last changed, in seconds since 1970.
     """
 
     path: Path
     is_directory: bool
     files: tuple[FoundFile, ...]
     skipped: tuple[str, ...]
+    select: Selection = Selection()  # noqa: RUF009 (it is frozen)
 
     @property
     def size(self) -> int:
@@ -102,8 +105,11 @@ def _item_or_none(path: Path) -> Item | None:
         return None  # a link's target may have a name that is too long, or lie where we may not look
 
 
-def find_item(path: Path) -> Item:
-    """The item at `path`. NotFound where nothing is, StorageError for what cannot be shared."""
+def find_item(path: Path, select: Selection = Selection()) -> Item:  # noqa: B008 (it is frozen)
+    """The item at `path`; of a directory, what is selected.
+
+    NotFound where nothing is, and when the patterns fit no file; StorageError for what cannot be shared.
+    """
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -113,12 +119,22 @@ def find_item(path: Path) -> Item:
     if not _is_utf8(path.name):
         raise StorageError(f"the name {path.name!r} is not UTF-8 and cannot be shared")
     if stat.S_ISREG(found.st_mode):
-        return Item(path, False, (FoundFile((), Signature.of(found)),), ())
+        if not select.fits((path.name,)):
+            raise NotFound(f"the patterns do not fit {os.fspath(path)!r}")
+        return Item(path, False, (_file((), found),), (), select)
     if not stat.S_ISDIR(found.st_mode):
         raise StorageError(f"{os.fspath(path)!r} is neither a file nor a directory")
     skipped: list[str] = []
     files = sorted(_walk(path, skipped), key=lambda file: file.parts)
-    return Item(path, True, tuple(files), tuple(sorted(skipped)))
+    if select:
+        files = [file for file in files if select.fits(file.parts)]
+        if not files:
+            raise NotFound(f"the patterns fit no file below {os.fspath(path)!r}")
+    return Item(path, True, tuple(files), tuple(sorted(skipped)), select)
+
+
+def _file(parts: tuple[str, ...], found: os.stat_result) -> FoundFile:
+    return FoundFile(parts, Signature.of(found), bool(found.st_mode & stat.S_IXUSR))
 
 
 def _walk(root: Path, skipped: list[str]) -> Iterator[FoundFile]:
@@ -141,7 +157,7 @@ def _walk(root: Path, skipped: list[str]) -> Iterator[FoundFile]:
                 elif entry.is_dir(follow_symlinks=False):
                     waiting.append(parts)
                 elif stat.S_ISREG((found := entry.stat()).st_mode):
-                    yield FoundFile(parts, Signature.of(found))
+                    yield _file(parts, found)
                 else:
                     skipped.append(f"{'/'.join(parts)!r} is not a regular file")
             except OSError as error:  # gone, or a link to nothing, to itself, or to where we may not look

@@ -21,6 +21,7 @@ from p2pnode.torrent.merkle import (
 from p2pnode.torrent.metainfo import Metainfo, PieceMatch
 from p2pnode.torrent.names import printable, safe_component, safe_name
 from p2pnode.torrent.pieces import Piece, PieceSpan, block_count, piece_count, piece_length_for
+from p2pnode.torrent.selection import Selection
 from p2pnode.torrent.ticket import Ticket, TicketNode, TicketServer
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "PieceMatch",
     "PieceSpan",
     "Ranges",
+    "Selection",
     "Ticket",
     "TicketNode",
     "TicketServer",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from operator import itemgetter
+from operator import attrgetter
 
 from p2pnode.config import METAINFO_SIZE_MAX
 from p2pnode.errors import MetainfoError
@@ -29,13 +29,15 @@ __all__ = ["HashedFile", "TorrentVersion", "canonical_metainfo", "create_metainf
 
 @dataclass(frozen=True, slots=True)
 class HashedFile:
-    """A file to describe: its path below the directory, or `(name,)`, and its hashes.
+    """A file to describe: its path below the directory, or `(name,)`, its hashes, and whether it can be executed.
 
-    Names are text as `os.fsdecode` gives it, so those that are not UTF-8 stay the bytes they are.
+    The mode is kept in trees alone: the id of a single file follows from its name and bytes. Names are text as
+    `os.fsdecode` gives it, so those that are not UTF-8 stay the bytes they are.
     """
 
     path: tuple[str, ...]
     hashes: FileHashes
+    is_executable: bool = False
 
 
 class TorrentVersion(Enum):
@@ -105,7 +107,11 @@ def _named(name: str, files: Sequence[HashedFile], *, is_directory: bool) -> lis
     """Give raw paths and hashes in the order of a file tree."""
     if not is_directory and [file.path for file in files] != [(name,)]:
         raise ValueError("the path of the only file is the torrent's name")
-    return sorted(((tuple(map(_raw, file.path)), file.hashes) for file in files), key=itemgetter(0))
+    named = (
+        NamedFile(tuple(map(_raw, file.path)), file.hashes, is_directory and file.is_executable)
+        for file in files
+    )
+    return sorted(named, key=attrgetter("path"))
 
 
 def _raw(name: str) -> bytes:

@@ -30,7 +30,7 @@ from p2pnode.torrent.info_reading import (
     read_piece_layers,
     required,
 )
-from p2pnode.torrent.info_writing import canonical_encoding
+from p2pnode.torrent.info_writing import NamedFile, canonical_encoding
 from p2pnode.torrent.layout import EntryKind, TorrentFile, lay_out
 from p2pnode.torrent.merkle import HASH_SIZE, Buffer, FileHashes, merkle_root, piece_leaf_count, zeros
 from p2pnode.torrent.names import safe_name
@@ -164,7 +164,11 @@ class Metainfo:
     @cached_property
     def _canonical_encoding(self) -> bytes | None:
         files = [
-            (file.raw_path, FileHashes(file.size, file.pieces_root, self._layer_of(file)))
+            NamedFile(
+                file.raw_path,
+                FileHashes(file.size, file.pieces_root, self._layer_of(file)),
+                self.is_directory and file.is_executable,
+            )
             for file in self.files
         ]
         try:

@@ -17,7 +17,7 @@ ROOT = bytes(range(32))
 
 
 def named(path: bytes, size: int, layer: bytes = b"") -> NamedFile:
-    return tuple(path.split(b"/")), FileHashes(size, ROOT if size else None, layer)
+    return NamedFile(tuple(path.split(b"/")), FileHashes(size, ROOT if size else None, layer))
 
 
 def test_the_tree_has_a_dictionary_for_each_level() -> None:

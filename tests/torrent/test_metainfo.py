@@ -283,7 +283,7 @@ def test_M4_no_second_metainfo_for_one_name_and_bytes() -> None:
         variants.append({**good, b"info": {**good[b"info"], key: value}})
     variants.append({**good, b"comment": b""})
     variants.append({**good, b"piece layers": {**good[b"piece layers"], bytes(32): bytes(32)}})
-    for attributes in ({b"attr": b"x"}, {b"attr": b""}):
+    for attributes in ({b"attr": b"xh"}, {b"attr": b""}, {b"attr": b"h"}):
         outer, info = opened(canonical("name", TREE))
         info[b"file tree"][b"a.bin"][b""] |= attributes
         variants.append(outer)
@@ -299,6 +299,21 @@ def test_M4_no_second_metainfo_for_one_name_and_bytes() -> None:
     info_part, layers_part = encoding[1:-1].split(b"12:piece layers")
     with pytest.raises(MetainfoError, match="canonical"):
         Metainfo.decode_canonical(b"d12:piece layers" + layers_part + info_part + b"e")
+
+
+def test_the_executable_files_of_a_tree_are_part_of_it() -> None:
+    outer, info = opened(canonical("name", TREE))
+    info[b"file tree"][b"a.bin"][b""] |= {b"attr": b"x"}
+    metainfo = Metainfo.decode_canonical(encode(outer))
+    assert [file.path for file in metainfo.files if file.is_executable] == [("a.bin",)]
+    assert metainfo.file_id != canonical("name", TREE).file_id
+
+
+def test_M4_a_single_file_has_no_mode() -> None:
+    outer, info = opened(canonical("a.bin", b"x"))
+    info[b"file tree"][b"a.bin"][b""] |= {b"attr": b"x"}
+    with pytest.raises(MetainfoError):
+        Metainfo.decode_canonical(encode(outer))
 
 
 def test_a_canonical_metainfo_may_be_larger_than_a_foreign_one() -> None:
