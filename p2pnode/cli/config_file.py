@@ -27,7 +27,7 @@ from p2pnode.errors import ConfigError
 
 SHARED: Final = frozenset({
     "json", "lan", "limit_down", "limit_peer", "limit_up", "log_level", "no_color", "no_verify_tls", "pin", "qlog",
-    "server_addr", "server_cert",
+    "server_addr", "server_cert", "upload_slots",
 })  # fmt: skip
 """Settings that may stand before the first table, for every verb that has them."""
 

@@ -131,7 +131,7 @@ def diagnostic_options(function: _Function) -> _Function:
 
 
 def limit_options(function: _Function) -> _Function:
-    """`--limit-up`, `--limit-down`, `--limit-peer`; the function gets them as `limits: RateLimits`."""
+    """`--limit-up` and so on, and `--upload-slots`; the function gets them as `limits: RateLimits`."""
     options = [
         click.option(f"--limit-{name}", type=rate, metavar="RATE", help=text)
         for name, text in (
@@ -140,7 +140,13 @@ def limit_options(function: _Function) -> _Function:
             ("peer", "Neither give to one peer nor take from it more than that.  [unlimited]"),
         )
     ]
-    return _packed("limits", _limits, *options)(function)
+    slots = click.option(
+        "--upload-slots",
+        type=click.IntRange(0),
+        metavar="N",
+        help="Give to N peers at a time, those who give, and to one more for a try; 0: to all.  [0]",
+    )
+    return _packed("limits", _limits, *options, slots)(function)
 
 
 def lan_option(function: _Function) -> _Function:
@@ -219,10 +225,15 @@ def _server_choice(
 
 
 def _limits(
-    context: click.Context, *, limit_up: float | None, limit_down: float | None, limit_peer: float | None
+    context: click.Context,
+    *,
+    limit_up: float | None,
+    limit_down: float | None,
+    limit_peer: float | None,
+    upload_slots: int | None,
 ) -> RateLimits:
     try:
-        return RateLimits(up=limit_up, down=limit_down, peer=limit_peer)
+        return RateLimits(up=limit_up, down=limit_down, peer=limit_peer, upload_slots=upload_slots or None)
     except ConfigError as error:
         raise click.UsageError(str(error), context) from None
 

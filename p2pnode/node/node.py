@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -50,6 +51,7 @@ from p2pnode.node.responder import Caller, Responder
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.node.sharing import Shared, Shares
 from p2pnode.node.state import StateDirectory
+from p2pnode.node.upload_slots import UploadSlots
 from p2pnode.node.uploader import Uploader
 from p2pnode.node.uploads import Uploads
 from p2pnode.quic import (
@@ -205,7 +207,10 @@ class Node:
         stack.callback(self._shares.close)
         self._throttles = Throttles(self._limits)
         self._uploads = Uploads(publish, self._busy_s)
-        self._uploader = Uploader(self._shares, self._run_blocking, publish, self._throttles, self._uploads)
+        slots = UploadSlots(self._limits.upload_slots, self._rng, self._given_to_us)
+        self._uploader = Uploader(
+            self._shares, self._run_blocking, publish, self._throttles, self._uploads, slots
+        )
         self._responder = Responder(self._presence, self._uploader)
         self._link_service = LinkService(
             endpoint=self._endpoint,
@@ -429,6 +434,11 @@ class Node:
 
     def _source_told(self, node_id: bytes, file_id: bytes, word: str) -> None:
         self._fetcher.source_told(node_id, file_id, word)
+
+    def _given_to_us(self) -> Mapping[bytes, int] | None:
+        """The bytes that each node gave to the fetches under way; None when there are none."""
+        active = self._fetcher.active.values()
+        return sum((fetch.bytes_by_source for fetch in active), Counter()) if active else None
 
     async def _fetch_here(self, file_id: bytes) -> FetchCompleted:
         if self._files_dir is None:

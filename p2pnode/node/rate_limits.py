@@ -22,12 +22,15 @@ from p2pnode.node.token_bucket import TokenBucket
 class RateLimits:
     """File bytes a second that a node gives (`up`) and takes (`down`), and each way with one peer; None: unlimited.
 
-    `ConfigError` for one so low that sources would count as dead.
+    `upload_slots`: it gives to so many peers at a time, by what they give (`swarm.choker`), and to one more for a
+    try; None: to all, as suits a swarm whose nodes trust each other. `ConfigError` for a rate so low that sources
+    would count as dead, and for no slot at all.
     """
 
     up: float | None = None
     down: float | None = None
     peer: float | None = None
+    upload_slots: int | None = None
 
     def __post_init__(self) -> None:
         for rate in (self.up, self.down, self.peer):
@@ -35,6 +38,9 @@ class RateLimits:
                 raise ConfigError(
                     f"a limit of {rate:g} bytes a second is too low: {config.RATE_LIMIT_MIN} is the least"
                 )
+
+        if self.upload_slots is not None and self.upload_slots < 1:
+            raise ConfigError(f"{self.upload_slots} upload slots are none: at least 1")
 
     @property
     def receive_window(self) -> int:

@@ -173,8 +173,9 @@ class UploadRequest:
         async with open_flat_nursery() as nursery:
             nursery.start_soon(read)
             await self._hand_over(batch, task)
-            with task.doing(Activity.FINISHING):
-                await self._sending.wait_sent(place.size)
+            if place.is_awaited:
+                with task.doing(Activity.FINISHING):
+                    await self._sending.wait_sent(place.size)
             place.end_turn()
         with task.doing(Activity.FINISHING):
             await place.begin_turn(sum(self._shared.metainfo.piece(piece).length for piece in pieces))

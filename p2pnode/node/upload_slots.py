@@ -15,8 +15,17 @@ import trio
 
 from p2pnode import config
 from p2pnode.errors import Busy
-from p2pnode.swarm.choker import BytesGiven, BytesTaken, Choker, FetchingChanged, InterestChanged
-from p2pnode.swarm.events import DeadlinePassed
+from p2pnode.swarm.choker import (
+    BytesGiven,
+    BytesTaken,
+    Choke,
+    Choker,
+    ChokerEvent,
+    FetchingChanged,
+    InterestChanged,
+    Unchoke,
+)
+from p2pnode.swarm.events import DeadlinePassed, PeerLeft
 
 
 class UploadSlots:
@@ -29,10 +38,11 @@ class UploadSlots:
         given_to_us: Callable[[], Mapping[bytes, int] | None],
     ) -> None:
         self._choker = None if slots is None else Choker(slots, rng=rng)
+        self._unchoked: set[bytes] = set()
         self._given_to_us = given_to_us
         self._given: Mapping[bytes, int] = {}  # when it was asked last
         self._serving: Counter[bytes] = Counter()
-        self._asked_at: dict[bytes, float] = {}  # of those who are interested
+        self._asked_at: dict[bytes, float] = {}  # of those who are, or were, interested
         self._somebody_came = trio.Event()
 
     @contextmanager
@@ -43,10 +53,13 @@ class UploadSlots:
             return
         now = trio.current_time()
         self._asked_at[node_id] = now
-        self._choker.receive(InterestChanged(node_id, True), now)
+        self._tell(self._choker, InterestChanged(node_id, True))
         self._somebody_came.set()
-        if node_id not in self._choker.unchoked:
-            raise Busy("no upload slot is free", retry_after_s=self._until_rechoke_s(now))
+        if node_id not in self._unchoked:
+            rechoke_at = self._choker.next_deadline() or now
+            raise Busy(
+                "no upload slot is free", retry_after_s=max(config.RETRY_AFTER_MIN_S, rechoke_at - now)
+            )
         self._serving[node_id] += 1
         try:
             yield
@@ -59,7 +72,7 @@ class UploadSlots:
     def count(self, node_id: bytes, size: int) -> None:
         """A node took so many bytes of pieces."""
         if self._choker is not None:
-            self._choker.receive(BytesTaken(node_id, size), trio.current_time())
+            self._tell(self._choker, BytesTaken(node_id, size))
 
     async def run(self) -> None:
         """Re-choke when it is time, for ever."""
@@ -75,19 +88,25 @@ class UploadSlots:
 
     def _rechoke(self, choker: Choker, now: float) -> None:
         given = self._given_to_us()
-        choker.receive(FetchingChanged(given is not None), now)
+        self._tell(choker, FetchingChanged(given is not None))
         given = given or {}
         for node_id, size in given.items():
             if (more := size - self._given.get(node_id, 0)) > 0:
-                choker.receive(BytesGiven(node_id, more), now)
+                self._tell(choker, BytesGiven(node_id, more))
         self._given = dict(given)
         for node_id, asked_at in list(self._asked_at.items()):
             if not self._serving[node_id] and now - asked_at >= config.UPLOAD_INTEREST_LASTS_S:
-                del self._asked_at[node_id]
-                choker.receive(InterestChanged(node_id, False), now)
-        choker.receive(DeadlinePassed(), now)
+                self._tell(choker, InterestChanged(node_id, False))
+                if now - asked_at >= config.UPLOAD_REMEMBERED_S:
+                    del self._asked_at[node_id]
+                    self._tell(choker, PeerLeft(node_id))
+        self._tell(choker, DeadlinePassed())
 
-    def _until_rechoke_s(self, now: float) -> float:
-        assert self._choker is not None
-        deadline = self._choker.next_deadline()
-        return config.RETRY_AFTER_MIN_S if deadline is None else max(config.RETRY_AFTER_MIN_S, deadline - now)
+    def _tell(self, choker: Choker, event: ChokerEvent) -> None:
+        choker.receive(event, trio.current_time())
+        for command in choker.commands():
+            match command:
+                case Choke(peer):
+                    self._unchoked.remove(peer)
+                case Unchoke(peer):
+                    self._unchoked.add(peer)

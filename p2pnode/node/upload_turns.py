@@ -46,6 +46,11 @@ class Place:
         self.first = trio.Event()  # nothing of the link that began before it is still to be sent …
         self._first_at = inf  # … from then on
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the end of a turn."""
+        return self._turns.is_awaited
+
     async def begin_turn(self, size: int) -> None:
         """Wait for a turn to send so many bytes."""
         self.size = size
@@ -153,6 +158,11 @@ class UploadTurns:
             line.places -= 1
             if not line.places:
                 del self._lines[link]
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a link without a turn waits for one."""
+        return bool(self._idle)
 
     def want(self, place: Place) -> None:
         """It wants a turn: the first, or another one."""

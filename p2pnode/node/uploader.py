@@ -8,6 +8,7 @@ request beyond that is answered BUSY.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -23,6 +24,7 @@ from p2pnode.node.sharing import Shared, Shares
 from p2pnode.node.upload_memory import UploadMemory
 from p2pnode.node.upload_parts import memory_of
 from p2pnode.node.upload_request import UploadRequest
+from p2pnode.node.upload_slots import UploadSlots
 from p2pnode.node.upload_turns import UploadTurns
 from p2pnode.node.uploads import Uploads
 from p2pnode.quic import network_of
@@ -51,20 +53,24 @@ class Uploader:
         publish: Callable[[NodeEvent], None],
         throttles: Throttles,
         uploads: Uploads,
+        slots: UploadSlots,
     ) -> None:
         self._shares = shares
         self._run_blocking = run_blocking
         self._publish = publish
         self._throttles = throttles
         self._uploads = uploads
+        self._slots = slots
         self._memory = UploadMemory()
         self._turns = UploadTurns()
         self.bytes_sent = 0
         self.requests_served = 0
 
     async def run(self) -> None:
-        """See to it that no turn lasts too long, for ever."""
-        await self._turns.run()
+        """See to it that no turn lasts too long, and nobody has a slot for too long, for ever."""
+        async with open_flat_nursery() as nursery:
+            nursery.start_soon(self._turns.run)
+            nursery.start_soon(self._slots.run)
 
     async def serve(self, stream: MessageStream, link: PeerLink, request: FileRequest) -> None:
         """Answer one request: the response, the metainfo if asked for, the chunks, the end."""
@@ -75,13 +81,15 @@ class Uploader:
         if not shared.has(request.ranges):
             raise NotFound("not all of these pieces are here")
         throttle = self._throttles.upload(link.node_id)
-        upload = UploadRequest(request, shared, stream, throttle, self._run_blocking, self._count)
+        count = partial(self._count, link.node_id)
+        upload = UploadRequest(request, shared, stream, throttle, self._run_blocking, count)
         if not request.ranges:
             await upload.respond()
             return
         started = trio.current_time()
         try:
-            sent = await self._send(upload, link, request, shared)
+            with self._slots.serving(link.node_id):
+                sent = await self._send(upload, link, request, shared)
         except RemoteProtocolError as error:  # no room for an `Error` between chunks, or after the end
             stream.reset(CloseCode.PROTOCOL_ERROR)
             raise StreamReset(f"reset here: {error}", code=CloseCode.PROTOCOL_ERROR) from None
@@ -117,5 +125,6 @@ class Uploader:
             nursery.cancel_scope.cancel()
         return sent
 
-    def _count(self, size: int) -> None:
+    def _count(self, node_id: bytes, size: int) -> None:
         self.bytes_sent += size
+        self._slots.count(node_id, size)

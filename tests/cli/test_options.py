@@ -245,6 +245,15 @@ def test_a_limit_of_the_file_or_the_environment_can_be_lifted(
     assert limits("--limit-up", "0", "--limit-peer", "0") == RateLimits(down=2_000_000)
 
 
+def test_upload_slots_are_off_unless_a_number_is_given(
+    limits: Callable[..., RateLimits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert limits("--upload-slots", "4") == RateLimits(upload_slots=4)
+    monkeypatch.setenv("P2PNODE_UPLOAD_SLOTS", "7")
+    assert limits() == RateLimits(upload_slots=7)
+    assert limits("--upload-slots", "0") == RateLimits()
+
+
 @pytest.mark.parametrize("verb", ["server", "peer", "get x", "share x"])
 @pytest.mark.parametrize("flag", ["--limit-up", "--limit-down", "--limit-peer"])
 def test_a_limit_that_makes_no_sense_is_one_line(p2pnode: P2PNode, verb: str, flag: str) -> None:
