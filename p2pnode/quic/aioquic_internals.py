@@ -283,6 +283,12 @@ class HardenedConnection(ProbingConnection, FlowControlledConnection):
             QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type, "a TLS message is larger than any we know"
         )
 
+    def _connect(self, now: float) -> None:
+        """Stock forgets what it sent before a Retry, but counts that as in flight for ever."""
+        for space in self._loss.spaces:
+            self._loss.discard_space(space)
+        super()._connect(now)
+
     def _receive_retry_packet(self, header: QuicHeader, packet_without_tag: bytes, now: float) -> None:
         """A token that leaves no room in an Initial would wedge stock's close."""
         if len(header.token) <= config.RETRY_TOKEN_SIZE_MAX:

@@ -381,6 +381,8 @@ class Recovery(QuicPacketRecovery):
         [space] = [space for space in self.spaces if space.is_application_data]
         space.ack_eliciting_in_flight -= 1
         oldest.tell(QuicDeliveryState.LOST, oldest.start, oldest.start + 1)
+        if self._cc.watch is not None:  # the PING goes beside the data: that it arrives must not hide this
+            self._cc.watch.on_lost(oldest.packet_size, oldest.sent_time, now)
         self._send_probe()
 
     def _oldest_is_a_run(self) -> bool:

@@ -65,6 +65,7 @@ class RoundTrips:
         self._rtt_mean_before = self._rtt_sum / self.rtt_samples if self.rtt_samples else inf
         if self._settling:
             self._settling -= 1
+            self._rtt_mean_before = inf  # of packets that were sent before the window was reduced
         else:
             self._settled_rtt = min(self._settled_rtt, self._rtt_mean_before)
         self._packets_before, self.acked_packets = self.acked_packets, 0

@@ -61,6 +61,7 @@ PRIVATE_NAMES = {
         "_close_at",
         "_close_event",
         "_close_pending",
+        "_connect",
         "_consume_peer_cid",
         "_crypto_streams",
         "_cryptos",
@@ -507,18 +508,33 @@ def _crypto_frame(pair: Pair, context: _CryptoContext, data: bytes) -> Buffer:
     return Buffer(data=varints(offset, len(data)) + data)
 
 
-@pytest.mark.parametrize("size", [config.RETRY_TOKEN_SIZE_MAX, config.RETRY_TOKEN_SIZE_MAX + 1])
-def test_a_retry_token_that_leaves_no_room_is_ignored(size: int) -> None:
-    dialer = HardenedConnection(dialer_configuration())
-    dialer.connect(SERVER, 1.0)
-    retry = encode_quic_retry(
+def _retry(dialer: HardenedConnection, token: bytes) -> bytes:
+    return encode_quic_retry(
         version=1,
         source_cid=bytes(8),
         destination_cid=dialer.host_cid,
         original_destination_cid=dialer.original_destination_connection_id,
-        retry_token=bytes(size),
+        retry_token=token,
     )
-    dialer.receive_datagram(retry, SERVER, 1.1)
+
+
+def test_what_was_sent_before_a_retry_is_not_in_flight_for_ever() -> None:
+    dialer = HardenedConnection(dialer_configuration())
+    dialer.connect(SERVER, 1.0)
+    assert dialer.datagrams_to_send(1.0)
+    assert dialer._loss.bytes_in_flight > 0
+    dialer.receive_datagram(_retry(dialer, b"token"), SERVER, 1.1)
+    assert dialer._loss.bytes_in_flight == 0
+    assert dialer.datagrams_to_send(1.1)
+    [packet] = dialer._spaces[tls.Epoch.INITIAL].sent_packets.values()
+    assert dialer._loss.bytes_in_flight == packet.sent_bytes
+
+
+@pytest.mark.parametrize("size", [config.RETRY_TOKEN_SIZE_MAX, config.RETRY_TOKEN_SIZE_MAX + 1])
+def test_a_retry_token_that_leaves_no_room_is_ignored(size: int) -> None:
+    dialer = HardenedConnection(dialer_configuration())
+    dialer.connect(SERVER, 1.0)
+    dialer.receive_datagram(_retry(dialer, bytes(size)), SERVER, 1.1)
     assert (dialer._peer_token == b"") is (size > config.RETRY_TOKEN_SIZE_MAX)
     dialer.close(reason_phrase="x" * 5000)
     assert dialer.datagrams_to_send(1.2)

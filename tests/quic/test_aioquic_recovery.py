@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from p2pnode.quic.aioquic_recovery import Recovery, SentRun
 from p2pnode.quic.congestion import CongestionControl
+from p2pnode.quic.path_mtu import BLACK_HOLE_LOSSES, PathMtu
 
 DATA = 100  # bytes of the stream in each packet
 SIZE = 140  # bytes of each packet
@@ -113,7 +114,13 @@ class Subject:
             self.send_single(now, handlers=[(self.sender.on_data_delivery, arguments)])
 
     def send_single(
-        self, now: float, *, eliciting: bool = True, in_flight: bool = True, handlers: Any = ()
+        self,
+        now: float,
+        *,
+        eliciting: bool = True,
+        in_flight: bool = True,
+        handlers: Any = (),
+        size: int = SIZE,
     ) -> None:
         packet = QuicSentPacket(
             epoch=tls.Epoch.ONE_RTT,
@@ -123,7 +130,7 @@ class Subject:
             packet_number=self.number,
             packet_type=QuicPacketType.ONE_RTT,
             sent_time=now,
-            sent_bytes=SIZE,
+            sent_bytes=size,
             delivery_handlers=list(handlers),
         )
         self.recovery.on_packet_sent(packet=packet, space=self.space)
@@ -317,6 +324,24 @@ def test_a_probe_timeout_sends_the_first_packet_of_the_oldest_run_again() -> Non
         subject.time_out(99.0)
     assert runs_of(subject) == []
     assert subject.recovery.bytes_in_flight == 0
+
+
+def test_a_ping_that_arrives_does_not_hide_that_the_large_packet_beside_it_never_does() -> None:
+    subject = sent(2)
+    subject.acknowledge([(0, 2)], 1.1)
+    mtu = PathMtu(SIZE - 1, SIZE)
+    mtu.on_probe_sent(SIZE, 1.1)
+    mtu.on_probe_acked(SIZE)
+    subject.control.watch = mtu
+    subject.send(1, 1.1)
+    for now in range(2, 2 * BLACK_HOLE_LOSSES + 1):
+        assert mtu.size == SIZE
+        subject.time_out(now)
+        mtu.on_timeout()
+        subject.send_single(now, size=30)
+        subject.send(1, now)
+        subject.acknowledge([(subject.number - 2, 1)], now + 0.1)
+    assert mtu.size == SIZE - 1
 
 
 def test_an_older_single_packet_goes_before_a_run() -> None:

@@ -41,6 +41,20 @@ def test_a_delay_that_a_smaller_window_does_not_end_is_no_queue() -> None:
     assert rounds.has_queue
 
 
+def test_the_queue_before_a_reduction_is_no_queue_after_it() -> None:
+    rounds = RoundTrips(DATAGRAM)
+    one(rounds, 0.1, 0.1)
+    one(rounds, 0.2, 0.14)
+    assert rounds.has_queue
+    rounds.settle()
+    for now in (0.3, 0.4):  # of what was sent before
+        assert not rounds.has_queue
+        one(rounds, now, 0.14)
+    assert not rounds.has_queue
+    one(rounds, 0.5, 0.14)
+    assert rounds.has_queue
+
+
 def test_but_only_a_small_one() -> None:
     rounds = RoundTrips(DATAGRAM)
     one(rounds, 0.1, 0.1)

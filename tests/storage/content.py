@@ -120,3 +120,9 @@ class Source:
 
 def names_in(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
+
+
+def unchanging(path: Path) -> tuple[int, ...]:
+    """What tells that nobody touched it. To look at it is allowed, and sets the time of access."""
+    status = path.lstat()
+    return status.st_mode, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

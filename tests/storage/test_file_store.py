@@ -31,7 +31,16 @@ from p2pnode.storage import FileStore, StoreState, hash_path, peek_journal
 from p2pnode.storage.journal import Header
 from p2pnode.torrent.creation import TorrentVersion, create_metainfo
 from p2pnode.torrent.merkle import PieceHasherV1
-from tests.storage.content import PIECE, Source, bytes_of, hashed, metainfo_of, names_in, random_bytes
+from tests.storage.content import (
+    PIECE,
+    Source,
+    bytes_of,
+    hashed,
+    metainfo_of,
+    names_in,
+    random_bytes,
+    unchanging,
+)
 
 PROJECT = Path(__file__).parents[2]
 HIDDEN = ".data.p2pnode-part"
@@ -247,10 +256,10 @@ class TestDownload:
                 os.mkfifo(target)
             case "dangling link":
                 target.symlink_to("nowhere")
-        before = target.lstat()
+        before = unchanging(target)
         with pytest.raises(TargetExists):
             FileStore.download(source.metainfo, target)
-        assert target.lstat() == before
+        assert unchanging(target) == before
         assert names_in(target.parent) == ["data"]
 
     @pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "short"])
@@ -479,10 +488,10 @@ class TestPublish:
                     target.mkdir()
                 case "link":
                     target.symlink_to("/nowhere")
-            before = target.lstat()
+            before = unchanging(target)
             with pytest.raises(TargetExists):
                 store.publish()
-            assert target.lstat() == before
+            assert unchanging(target) == before
             store.close()
             target.rmdir() if kind == "directory" else target.unlink()
             store = FileStore.download(origin.metainfo, target)
