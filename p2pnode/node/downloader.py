@@ -84,7 +84,7 @@ class Downloader:
         self._diagnosis = FetchDiagnosis(store.times, busy_s)
         sizes = [self._metainfo.piece(piece).length for piece in range(self._metainfo.piece_count)]
         limits = _download_limits(throttles.limits, self._metainfo.piece_length)
-        self._machine = Download(sizes, have=store.have() | ~store.wanted, rng=rng, limits=limits)
+        self._machine = Download(sizes, have=store.have(), wanted=store.wanted, rng=rng, limits=limits)
         self._send_event, self._events = trio.open_memory_channel[Event](config.DOWNLOAD_EVENTS_MAX)
         self._seen: set[bytes] = set()  # everybody who was ever said to have it
         self._joining: set[bytes] = set()  # those who are dialed, or linked

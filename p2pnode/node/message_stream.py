@@ -94,13 +94,12 @@ class MessageStream:
 
     async def receive_as(self, expected: type[Expected]) -> Expected:
         """Return the next message, which must be of this type; an `Error` is raised as what it means."""
-        message = await self.receive()
-        if isinstance(message, expected):
-            return message
-        if isinstance(message, Error):
-            raise error_from(message)
-        got = "the end of the stream" if message is None else type(message).__name__
-        raise RemoteProtocolError(f"expected {expected.__name__}, got {got}")
+        return _required(await self.receive(), expected)
+
+    def received_as(self, expected: type[Expected]) -> Expected | None:
+        """Return the same if it is here already; None when more bytes are needed."""
+        message = self._decoder.next_message()
+        return None if message is None else _required(message, expected)
 
     async def receive_raw(self, size: int) -> bytes:
         """Return exactly `size` raw bytes.
@@ -157,3 +156,12 @@ class MessageStream:
     async def aclose(self) -> None:
         """Close both directions at once; what is unfinished is reset."""
         await self.stream.aclose()
+
+
+def _required(message: Message | UnknownMessage | None, expected: type[Expected]) -> Expected:
+    if isinstance(message, expected):
+        return message
+    if isinstance(message, Error):
+        raise error_from(message)
+    got = "the end of the stream" if message is None else type(message).__name__
+    raise RemoteProtocolError(f"expected {expected.__name__}, got {got}")
