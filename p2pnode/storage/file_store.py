@@ -11,24 +11,20 @@ import enum
 import os
 import threading
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from p2pnode.config import BLOCK_SIZE, CHECKPOINT_BYTES, CHECKPOINT_INTERVAL_S, CHUNK_SIZE
 from p2pnode.errors import (
     InvalidData,
     LocalProtocolError,
-    MetainfoError,
     NotFound,
     SourceChanged,
     StorageError,
-    TargetExists,
 )
 from p2pnode.storage.block_map import BlockMap
 from p2pnode.storage.checking import WholePiece, count_right, require_equal, run_in
 from p2pnode.storage.faults import translated
 from p2pnode.storage.journal import (
-    Journal,
     Run,
     encode_checkpoint,
     encode_hashes,
@@ -37,12 +33,11 @@ from p2pnode.storage.journal import (
 )
 from p2pnode.storage.open_files import OpenFiles, read_at, write_at
 from p2pnode.storage.partial import Partial
-from p2pnode.storage.recovery import recover
 from p2pnode.storage.shared_files import SharedFiles
+from p2pnode.storage.starting import Unfinished, begin, require_v2
 from p2pnode.storage.store import PieceData
 from p2pnode.storage.syncing import sync_files
 from p2pnode.storage.threads import OnProgress
-from p2pnode.storage.verification import has_right_sizes, verify_path
 from p2pnode.storage.work_times import WorkTimes
 from p2pnode.torrent.bitfield import Bitfield, Ranges, runs_of
 from p2pnode.torrent.merkle import block_hashes
@@ -71,23 +66,11 @@ _MOVES: dict[StoreState, set[StoreState]] = {
 }
 
 
-@dataclass(slots=True)
-class _Download:
-    """What only a download has: its hidden files, its journal, and what is not on the device yet."""
-
-    partial: Partial
-    journal: Journal
-    unsynced_files: set[int] = field(default_factory=set)
-    unsynced_bytes: int = 0
-    unsynced_since: float | None = None  # when `checkpoint_due` first saw them
-    bytes_beside: int = 0  # here, but not of what is wanted
-
-
 class FileStore:
     """A `Store` in files, made by `FileStore.share` or `FileStore.download`."""
 
     def __init__(
-        self, metainfo: Metainfo, path: Path, wanted: Bitfield, blocks: BlockMap, download: _Download | None
+        self, metainfo: Metainfo, path: Path, wanted: Bitfield, blocks: BlockMap, download: Unfinished | None
     ) -> None:
         self.metainfo = metainfo
         self.path = path
@@ -115,7 +98,7 @@ class FileStore:
     @classmethod
     def share(cls, metainfo: Metainfo, path: Path) -> FileStore:
         """The complete file or tree at `path`, to be read only; files are opened when they are asked for."""
-        _require_v2(metainfo)
+        require_v2(metainfo)
         blocks = BlockMap(metainfo)
         blocks.add_pieces(0, metainfo.piece_count)
         return cls(metainfo, path, blocks.have, blocks, None)
@@ -138,26 +121,9 @@ class FileStore:
         others, AlreadyInProgress when somebody works on it, DiskFull when what is missing has no room,
         StorageError where it cannot be written, MetainfoError for a torrent that is v1 only.
         """
-        _require_v2(metainfo)
-        if target.name in {"", ".."}:
-            raise StorageError(f"{os.fspath(target)!r} is not the name of a file")
-        with translated("write", target):
-            partial = Partial(metainfo, target, files)
-            try:
-                if partial.target_exists():
-                    if _is_same(metainfo, target, on_progress):
-                        partial.remove()
-                        partial.close()
-                        return cls.share(metainfo, target)
-                    if not partial.find_earlier():
-                        raise TargetExists(
-                            f"{os.fspath(target)!r} exists with other content and is left alone"
-                        )
-                wanted = pieces_of(metainfo, partial.wanted)
-                return cls(metainfo, target, wanted, *_start(metainfo, partial, wanted, on_progress))
-            except BaseException:
-                partial.close()
-                raise
+        require_v2(metainfo)
+        begun = begin(metainfo, target, files, on_progress)
+        return cls.share(metainfo, target) if begun is None else cls(metainfo, target, *begun)
 
     # -- what is here --------------------------------------------------------------------------------------
 
@@ -306,7 +272,7 @@ class FileStore:
                 download.unsynced_files.update(piece.file_index for piece in described)
                 download.unsynced_bytes += sum(piece.length for piece in described)
 
-    def _working(self) -> _Download:
+    def _working(self) -> Unfinished:
         """The download, which must go on; the lock is held."""
         if self._download is None or self._state is not StoreState.PARTIAL:
             raise StorageError(f"{os.fspath(self.path)!r} cannot be written any more: {self._state.value}")
@@ -419,28 +385,3 @@ class FileStore:
     def _move_to(self, state: StoreState) -> None:
         assert state in _MOVES[self._state], f"{self._state} → {state}"
         self._state = state
-
-
-def _require_v2(metainfo: Metainfo) -> None:
-    if metainfo.info_hash_v2 is None:
-        raise MetainfoError(
-            f"{metainfo.name!r} is a v1 torrent: its blocks have no hashes, so it cannot be stored yet"
-        )
-
-
-def _is_same(metainfo: Metainfo, target: Path, on_progress: OnProgress | None) -> bool:
-    return has_right_sizes(metainfo, target) and verify_path(metainfo, target, on_progress).is_good
-
-
-def _start(
-    metainfo: Metainfo, partial: Partial, wanted: Bitfield, on_progress: OnProgress | None
-) -> tuple[BlockMap, _Download]:
-    blocks = recover(metainfo, partial, on_progress)
-    try:
-        partial.require_room(blocks.bytes_missing(wanted))
-        beside = sum(metainfo.piece(piece).length for piece in blocks.have - wanted)
-        return blocks, _Download(partial, partial.start_journal(blocks), bytes_beside=beside)
-    except (OSError, StorageError):
-        if blocks.is_empty:
-            partial.remove()
-        raise
