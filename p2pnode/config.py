@@ -180,7 +180,17 @@ DIAL_NEXT_ADDRESS_S: Final = 1.0  # no answer for so long: dial the next address
 DIAL_CONNECT_TO_ME_AFTER_S: Final = 1.0  # no answer for so long: ask the server to make the other side dial
 RECONNECT_MIN_S: Final = 0.5  # first wait before the server is dialed again; doubles with jitter …
 RECONNECT_MAX_S: Final = 8.0  # … up to this, so that a restarted server is found soon
-SOURCES_LINKED_MAX: Final = 48  # links one download keeps: those in use, and spares for when one dies
+SOURCES_LINKED_MAX: Final = (
+    48  # links one download keeps: a swarm of so many is one in which all know each other
+)
+NEWS_INTERVAL_S: Final = 0.1  # between two `Have`s to one node of one torrent: a batch of pieces, not each …
+NEWS_INTERVAL_FAR_S: Final = 1.0  # … and to a node of another zone
+NEWS_FIRST_WORD_S: Final = 2.0  # a source that says nothing for so long has what others say it has
+NEWS_PER_S: Final = 400  # `Have`s over one link, for ever: those of 40 torrents at once …
+NEWS_BURST: Final = 4000  # … and at once, after a link stood still; more is a flood and ends it
+NEWS_TORRENTS_PER_LINK_MAX: Final = 1024  # torrents that are talked of over one link; others are not
+BAD_PIECES_MAX: Final = 2  # proven bad pieces of a node, in all downloads together, that ban it
+BANS_MAX: Final = 10_000  # nodes of which bad pieces are noted; about 100 bytes each
 RESET_RETRY_S: Final = 1.0  # before a source that reset a request is asked again
 METAINFO_NEXT_SOURCE_S: Final = 2.0  # without the metainfo for so long: another source is asked as well
 METAINFO_AT_ONCE: Final = 4  # sources that send the metainfo at the same time: bounds the memory it takes
@@ -188,7 +198,6 @@ METAINFO_TIMEOUT_S: Final = 120.0  # for all of it: 64 MiB at 5 Mbit/s
 METAINFO_ALONE_S: Final = 20.0  # a source keeps its place so long while others were never asked
 METAINFO_RETRY_MAX_S: Final = 8.0  # SOURCES_RETRY_S doubles up to this for a source that gave none
 SOURCES_RETRY_S: Final = 0.5  # the same question while nobody is linked
-DOWNLOAD_EVENTS_MAX: Final = 256  # events that wait for a download's one task; stores wait beyond
 PROGRESS_INTERVAL_S: Final = 0.25  # between two FetchProgress: what an eye can follow
 DIAGNOSIS_INTERVAL_S: Final = 1.0  # what is named as a transfer's bottleneck is that of so long
 SOURCES_EAGER_S: Final = (

@@ -47,6 +47,11 @@ from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
 )
 @selection_options
 @click.option("--wait", is_flag=True, help="Wait until somebody has it, however long that takes.")
+@click.option(
+    "--sequential",
+    is_flag=True,
+    help="Fetch the first pieces first, for who reads it meanwhile; may be slower.",
+)
 @server_options(required=False)
 @lan_option
 @limit_options
@@ -59,6 +64,7 @@ def command(
     output: str,
     select: Selection,
     wait: bool,
+    sequential: bool,
     server: ServerChoice,
     discoveries: Sequence[Discovery],
     limits: RateLimits,
@@ -82,7 +88,19 @@ def command(
     if output == "-" and console.json:
         raise click.UsageError("-o - and --json both want stdout: give one")
     run(
-        partial(_get, console, reference, output, select, wait, server, discoveries, limits, diagnostics),
+        partial(
+            _get,
+            console,
+            reference,
+            output,
+            select,
+            wait,
+            sequential,
+            server,
+            discoveries,
+            limits,
+            diagnostics,
+        ),
         console,
         when_interrupted="interrupted: run the same command again to resume",
     )
@@ -94,6 +112,7 @@ async def _get(
     output: str,
     select: Selection,
     wait: bool,
+    sequential: bool,
     choice: ServerChoice,
     discoveries: Sequence[Discovery],
     limits: RateLimits,
@@ -111,10 +130,13 @@ async def _get(
             await wait_for_server(node, console, (NetworkError, TimedOut) if wait or discoveries else ())
         if output == "-":
             with tempfile.TemporaryDirectory(prefix="p2pnode-") as directory:
-                completed = await node.fetch(reference, to=Path(directory), wait=wait, select=select)
+                to = Path(directory)
+                completed = await node.fetch(
+                    reference, to=to, wait=wait, select=select, sequential=sequential
+                )
                 await trio.to_thread.run_sync(_copy_to_stdout, completed.target)
         else:
-            completed = await node.fetch(reference, to=to, wait=wait, select=select)
+            completed = await node.fetch(reference, to=to, wait=wait, select=select, sequential=sequential)
     if output != "-" and not console.json:
         console.data(str(completed.target))
 

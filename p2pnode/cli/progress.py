@@ -26,6 +26,7 @@ from p2pnode.node.events import (
     FileUnshared,
     HashingProgress,
     Listening,
+    NodeBanned,
     NodeEvent,
     NodeWarning,
     PeerConnected,
@@ -116,8 +117,15 @@ def _fetch_line(event: NodeEvent) -> str | None:
         case FetchCompleted():
             rate = rate_text(event.bytes_fetched / max(event.seconds, 0.001))
             took = f"{size_text(event.bytes_fetched)} in {duration_text(event.seconds)}, {rate}"
-            parts = [took, f"from {_peers(len(event.sources))}", *_limit(event.bottleneck)]
+            parts = [
+                took,
+                f"from {_peers(len(event.sources))}",
+                *_duplicates(event),
+                *_limit(event.bottleneck),
+            ]
             return f"fetched {printable(event.name)}: {', '.join(parts)}"
+        case NodeBanned():
+            return f"banned {_short(event.node_id)}: {printable(event.reason)}"
         case FetchFailed():
             what = printable(event.name) or _short(event.file_id)
             return f"could not fetch {what}: {printable(event.reason)}"
@@ -141,7 +149,7 @@ def event_warning(event: NodeEvent) -> str | None:
 
 
 def progress_text(event: FetchProgress) -> str:
-    """`81%  131 of 162 GiB  1.9 GiB/s  ETA 16s  6 peers  limited by the receiver's disk`."""
+    """`81%  131 of 162 GiB  1.9 GiB/s  ETA 16s  6 peers  dup 0.4%  limited by the receiver's disk`."""
     percent = 100 * event.bytes_done // max(event.size, 1)
     left = (event.size - event.bytes_done) / event.rate_bytes_per_s if event.rate_bytes_per_s > 0 else None
     parts = [
@@ -150,6 +158,7 @@ def progress_text(event: FetchProgress) -> str:
         rate_text(event.rate_bytes_per_s),
         f"ETA {duration_text(left)}" if left is not None else "ETA ?",
         _peers(event.peers),
+        *_duplicates(event),
         *_limit(event.bottleneck),
     ]
     return "  ".join(parts)
@@ -182,6 +191,11 @@ def _short(node_id: bytes) -> str:
 
 def _limit(bottleneck: Bottleneck | None) -> list[str]:
     return [] if bottleneck is None else [f"limited by {bottleneck.phrase}"]
+
+
+def _duplicates(event: FetchProgress | FetchCompleted) -> list[str]:
+    """What came for nothing, as a part of the file; nothing where that is nothing."""
+    return [f"dup {100 * event.duplicate_bytes / event.size:.1f}%"] if event.duplicate_bytes else []
 
 
 def _peers(count: int) -> str:

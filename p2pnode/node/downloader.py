@@ -1,14 +1,15 @@
 """One download: the task that drives `swarm.Download` and carries out what it decides.
 
 The loop is the house's: wait for an event or the deadline → feed → drain → carry out. Bytes never pass through
-the machine; they go from stream to store, and it hears of stored blocks. Each `RequestPieces` runs as one task
-over one stream.
+the machine; they go from stream to store, and it hears of stored blocks. Each `RequestPieces` runs as one task.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from math import inf
 from random import Random
 from typing import assert_never
@@ -16,21 +17,35 @@ from typing import assert_never
 import trio
 
 from p2pnode import config
-from p2pnode.errors import REMOTE_FAULTS, Busy, NotFound, Refused, RemoteProtocolError, StreamReset, TimedOut
+from p2pnode.errors import (
+    REMOTE_FAULTS,
+    Busy,
+    ConnectionClosed,
+    NotFound,
+    Refused,
+    RemoteProtocolError,
+    StreamReset,
+    TimedOut,
+)
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.bottleneck import Bottleneck
 from p2pnode.node.diagnosis import FetchDiagnosis
 from p2pnode.node.events import FetchProgress, FetchSourceLost, NodeEvent
 from p2pnode.node.loop_load import BusySeconds
+from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.patience import Patience
-from p2pnode.node.peer_link import CloseCode, PeerLink
+from p2pnode.node.peer_link import PeerLink
+from p2pnode.node.piece_request import PieceRequest
 from p2pnode.node.rate_limits import RateLimits, Throttles
+from p2pnode.node.sources import Acquaintance, Sources
 from p2pnode.node.storing import PieceMismatch, Stored, Storing
-from p2pnode.node.transfer import Transfer, open_in_time, pieces_in, requests_for
+from p2pnode.node.swarm_news import Following, Standing, SwarmNews
+from p2pnode.node.transfer import Transfer
 from p2pnode.storage import FileStore
 from p2pnode.swarm import (
     BlockStored,
+    BytesWasted,
     CancelRequest,
     Command,
     DeadlinePassed,
@@ -39,7 +54,6 @@ from p2pnode.swarm import (
     DropPeer,
     Event,
     Finish,
-    PeerJoined,
     PeerLeft,
     PieceCorrupt,
     PieceVerified,
@@ -48,11 +62,25 @@ from p2pnode.swarm import (
     RequestPieces,
     ShortenRequest,
 )
-from p2pnode.torrent import Bitfield, printable
-from p2pnode.wire.communication import NodeItem
+from p2pnode.torrent import Bitfield
 
-FindSources = Callable[[], Awaitable[list[NodeItem]]]
-LinkTo = Callable[[NodeItem], Awaitable[PeerLink]]
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all downloads of a node have in common; `node_id` is our own.
+
+    `blame` takes a node id, and what it is proven to have sent; `wasted` the bytes that came for nothing.
+    """
+
+    node_id: bytes
+    news: SwarmNews
+    blame: Callable[[bytes, str], None]
+    wasted: Callable[[int], None]
+    run_blocking: RunBlocking
+    publish: Callable[[NodeEvent], None]
+    rng: Random
+    throttles: Throttles
+    busy_s: BusySeconds
 
 
 class Downloader:
@@ -61,44 +89,47 @@ class Downloader:
     def __init__(
         self,
         store: FileStore,
-        *,
-        find_sources: FindSources,
-        link_to: LinkTo,
-        run_blocking: RunBlocking,
-        publish: Callable[[NodeEvent], None],
-        rng: Random,
+        acquaintance: Acquaintance,
+        surroundings: Surroundings,
         patience: Patience,
-        throttles: Throttles,
-        busy_s: BusySeconds,
+        *,
+        sequential: bool = False,
     ) -> None:
         self._store = store
         self._metainfo = store.metainfo
-        self._file_id = self._metainfo.file_id
-        self._find_sources = find_sources
-        self._link_to = link_to
-        self._run_blocking = run_blocking
-        self._storing = Storing(store, run_blocking)
-        self._publish = publish
+        self._surroundings = surroundings
+        self._publish = surroundings.publish
         self._patience = patience
-        self._throttles = throttles
-        self._diagnosis = FetchDiagnosis(store.times, busy_s)
+        self._is_banned = acquaintance.is_banned
+        self._storing = Storing(store, surroundings.run_blocking)
+        self._diagnosis = FetchDiagnosis(store.times, surroundings.busy_s)
         sizes = [self._metainfo.piece(piece).length for piece in range(self._metainfo.piece_count)]
-        limits = _download_limits(throttles.limits, self._metainfo.piece_length)
-        self._machine = Download(sizes, have=store.have(), wanted=store.wanted, rng=rng, limits=limits)
-        self._send_event, self._events = trio.open_memory_channel[Event](config.DOWNLOAD_EVENTS_MAX)
-        self._seen: set[bytes] = set()  # everybody who was ever said to have it
-        self._joining: set[bytes] = set()  # those who are dialed, or linked
-        self._dialed: set[bytes] = (
-            set()
-        )  # whose first dial is over: only that one is waited for with patience
-        self._links: dict[bytes, PeerLink] = {}
-        self._banned: set[bytes] = set()  # whoever lied: is not asked again
-        self._stalled: set[bytes] = set()  # whoever kept us waiting: is asked again only for want of others
-        self._useless: set[bytes] = (
-            set()
-        )  # linked, but refused or long busy: others may be linked beside them
-        self._requests: dict[int, tuple[bytes, trio.CancelScope]] = {}
+        limits = _download_limits(surroundings.throttles.limits, self._metainfo.piece_length)
+        self._machine = Download(
+            sizes,
+            have=store.have(),
+            rng=surroundings.rng,
+            limits=limits,
+            wanted=store.wanted,
+            sequential=sequential,
+            own_id=surroundings.node_id,
+        )
+        # Without a bound, so that who is cancelled can still tell: nobody tells more than one hop to a thread gave.
+        self._send_event, self._events = trio.open_memory_channel[Event | None](inf)
+        self._sources = Sources(
+            self._metainfo,
+            acquaintance,
+            surroundings.news,
+            patience,
+            tell=self._send_event.send_nowait,
+            lost=self._source_lost,
+            is_idle=lambda: not self._requests,
+            is_starved=lambda: self._machine.is_starved,
+        )
+        self._requests: dict[int, PieceRequest] = {}
+        self.following = Following(self._metainfo.file_id, self._standing, self._sources.hear)
         self.bytes_by_source: Counter[bytes] = Counter()
+        self.duplicate_bytes = 0  # file bytes that came for nothing
         self.limit_waited_s = 0.0  # of all its requests together, for our rate limits
         self.limited_s: defaultdict[Bottleneck, float] = defaultdict(float)  # for how long by what
 
@@ -119,187 +150,159 @@ class Downloader:
 
     def source_told(self, node_id: bytes, word: str) -> None:
         """A node says what limits its sending; that of a source of ours counts."""
-        if node_id in self._links:
+        if node_id in self._sources.links:
             self._diagnosis.source_told(node_id, word)
 
     async def run(self) -> None:
         """Drive the machine until it says `Finish`. Raises `NoSource` and what the store raises."""
         async with open_flat_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._look_for_sources)
+            nursery.start_soon(self._sources.run)
             nursery.start_soon(self._checkpoint)
             nursery.start_soon(self._diagnose)
             nursery.start_soon(self._report)
             while not self._carry_out(self._machine.commands()):
-                event = await self._next_event()
-                self._machine.receive(event, trio.current_time())
+                for event in await self._next_events():
+                    self._machine.receive(event, trio.current_time())
             nursery.cancel_scope.cancel()
 
-    async def _next_event(self) -> Event:
+    async def _next_events(self) -> list[Event]:
         deadline = self._machine.next_deadline()
-        with trio.move_on_at(float("inf") if deadline is None else deadline):
-            return await self._events.receive()
-        return DeadlinePassed()
+        with trio.move_on_at(inf if deadline is None else deadline):
+            event = await self._events.receive()
+            return self._sources.take_words() if event is None else [event]
+        return [DeadlinePassed()]
 
     def _carry_out(self, commands: Iterator[Command]) -> bool:
         """Start what the machine asks for; true when it is finished."""
         for command in commands:
             match command:
                 case RequestPieces():
-                    self._requests[command.request] = (command.peer, trio.CancelScope())
-                    self._nursery.start_soon(self._request, command)
+                    wanted = Bitfield.from_ranges(command.ranges, self._metainfo.piece_count)
+                    request = self._requests[command.request] = PieceRequest(command.peer, wanted)
+                    self._nursery.start_soon(self._request, command.request, request)
+                    self._surroundings.news.changed(self._metainfo.file_id)
                 case ShortenRequest():
-                    pass  # it brings what it was asked for, and what is here already is not written again
+                    if command.request in self._requests:
+                        wanted = Bitfield.from_ranges(command.ranges, self._metainfo.piece_count)
+                        self._requests[command.request].shorten(wanted)
                 case CancelRequest():
-                    self._cancel(command.request)
+                    if command.request in self._requests:  # it may have ended a moment ago
+                        self._requests[command.request].scope.cancel()
                 case DropPeer():
-                    self._lose(command.peer, "it sent bytes that are not what their hash says")
+                    self._sources.refuse(command.peer, "it sent bytes that are not what their hash says")
                 case Finish():
                     return True
                 case _:
                     assert_never(command)
         return False
 
-    # -- sources -------------------------------------------------------------------------------------------
-
-    async def _look_for_sources(self) -> None:
-        """Ask again and again who has it, and link to those whom we do not have yet."""
-        while True:
-            sources = await self._find_sources()
-            if not self._seen.issuperset(source.node_id for source in sources):
-                self._patience.renew()
-                self._seen.update(source.node_id for source in sources)
-            if not self._requests and not self._joining - self._links.keys() - self._dialed:
-                self._patience.check(f"nobody gives {printable(self._metainfo.name)!r}")
-            for source in filter(self._is_wanted, sources):
-                if len(self._joining - self._useless) < config.SOURCES_LINKED_MAX:
-                    self._joining.add(source.node_id)
-                    self._nursery.start_soon(self._join, source)
-            await trio.sleep(config.SOURCES_REFRESH_S if self._links else self._patience.pause_s)
-
-    def _is_wanted(self, source: NodeItem) -> bool:
-        if source.node_id in self._joining or source.node_id in self._banned:
-            return False
-        return source.node_id not in self._stalled or self._machine.is_starved
-
-    async def _join(self, source: NodeItem) -> None:
-        """Link to a source, tell the machine, and tell it again when the link ends."""
-        try:
-            have = self._pieces_of(source)
-            link = await self._link_to(source)
-        except REMOTE_FAULTS as error:
-            self._patience.failed(error)
-            self._joining.discard(source.node_id)
-            return
-        finally:
-            self._dialed.add(source.node_id)
-        self._links[source.node_id] = link
-        await self._send_event.send(PeerJoined(source.node_id, have))
-        closed = await link.connection.wait_closed()
-        if self._links.get(source.node_id) is link:
-            self._patience.failed(closed)
-            self._lose(source.node_id, str(closed))
-            await self._send_event.send(PeerLeft(source.node_id))
-
-    def _pieces_of(self, source: NodeItem) -> Bitfield:
-        """What it is said to have; one of whom nothing is said, as in a ticket, is asked for everything."""
-        if not source.have:
-            return Bitfield.full(self._metainfo.piece_count)
-        return Bitfield.from_ranges(source.have, self._metainfo.piece_count)
-
-    def _lose(self, node_id: bytes, reason: str) -> None:
-        """A source is of no use now, and nothing more is taken from it; it may be found and joined again."""
-        self._joining.discard(node_id)
+    def _source_lost(self, node_id: bytes, reason: str) -> None:
         self._diagnosis.source_left(node_id)
-        for request, (peer, _) in self._requests.items():
-            if peer == node_id:
-                self._cancel(request)
-        if self._links.pop(node_id, None) is not None:
-            self._publish(FetchSourceLost(file_id=self._file_id, node_id=node_id, reason=reason))
+        for request in self._requests.values():
+            if request.peer == node_id:
+                request.scope.cancel()
+        self._publish(FetchSourceLost(file_id=self._metainfo.file_id, node_id=node_id, reason=reason))
 
-    def _ban(self, node_id: bytes, reason: str) -> None:
-        """A source lied, or broke a rule: close its link, and never ask it for this again."""
-        link = self._links.get(node_id)
-        self._banned.add(node_id)
-        self._lose(node_id, reason)
-        if link is not None:
-            link.connection.close(CloseCode.PROTOCOL_ERROR, reason)
+    def _standing(self) -> Standing:
+        """What others are told: the pieces that are here, and those that somebody was asked for."""
+        coming = Bitfield(self._metainfo.piece_count)
+        for request in self._requests.values():
+            coming |= request.wanted
+        return Standing(self._store.have(), coming)
 
     # -- requests ------------------------------------------------------------------------------------------
 
-    def _cancel(self, request: int) -> None:
-        """End a request, unless it has just ended and the machine has not heard of that yet."""
-        if request in self._requests:
-            _, scope = self._requests[request]
-            scope.cancel()
-
-    async def _request(self, command: RequestPieces) -> None:
+    async def _request(self, number: int, request: PieceRequest) -> None:
         """Carry out one `RequestPieces`; whatever comes of it becomes one event."""
         event: Event | None = None
-        _, scope = self._requests[command.request]
-        with scope:
-            event = await self._outcome(command)
-        del self._requests[command.request]
+        with request.scope:
+            event = await self._outcome(number, request)
+        del self._requests[number]
         if event is not None:
-            await self._send_event.send(event)
+            self._send_event.send_nowait(event)
 
-    async def _outcome(self, command: RequestPieces) -> Event:
-        link = self._links.get(command.peer)
+    async def _outcome(self, number: int, request: PieceRequest) -> Event:
+        peer = request.peer
+        link = self._sources.link(peer)
         if link is None:
-            return PeerLeft(command.peer)
+            return PeerLeft(peer)
         try:
-            await self._transfer(link, command)
+            await self._transfer(link, request)
         except PieceMismatch as error:
-            self._ban(command.peer, str(error))
-            return PieceCorrupt(command.peer, error.piece)
+            return self._lied(number, peer, error)
         except Busy as busy:
             self._patience.failed(busy)
             if busy.retry_after_s >= config.SOURCES_REFRESH_S:
-                self._useless.add(command.peer)
-            return RequestFailed(command.request, retryable=True, retry_after_s=busy.retry_after_s)
+                self._sources.gives_nothing(peer)
+            return RequestFailed(number, retryable=True, retry_after_s=busy.retry_after_s)
         except StreamReset as reset:
             self._patience.failed(reset)
-            return RequestFailed(command.request, retryable=True, retry_after_s=config.RESET_RETRY_S)
+            return RequestFailed(number, retryable=True, retry_after_s=config.RESET_RETRY_S)
         except (Refused, NotFound) as error:
             self._patience.failed(error)
-            self._useless.add(command.peer)
-            return RequestFailed(command.request, retryable=False)
+            self._sources.gives_nothing(peer)
+            return RequestFailed(number, retryable=False)
         except RemoteProtocolError as error:
             self._patience.failed(error)
-            self._ban(command.peer, str(error))
-            return PeerLeft(command.peer)
+            self._sources.close(peer, str(error))
+            return PeerLeft(peer)
         except REMOTE_FAULTS as error:
             self._patience.failed(error)
+            if isinstance(error, ConnectionClosed) and self._sources.link(peer) is not None:
+                return RequestFailed(number, retryable=True)  # another link to it stands
             if isinstance(error, TimedOut):
-                self._stalled.add(command.peer)
-            self._lose(command.peer, str(error))
-            return PeerLeft(command.peer)
-        return RequestFinished(command.request)
+                self._sources.stalled(peer, str(error))
+            else:
+                self._sources.lose(peer, str(error))
+            return PeerLeft(peer)
+        return RequestFinished(number)
 
-    async def _transfer(self, link: PeerLink, command: RequestPieces) -> None:
-        async def on_stored(stored: list[Stored]) -> None:
-            if stored:
-                self._patience.renew()
-                self._useless.discard(command.peer)
-                self.bytes_by_source[command.peer] += sum(run.size for run in stored)
-            for run in stored:
-                await self._send_event.send(BlockStored(command.peer, run.piece, run.size))
+    def _lied(self, number: int, peer: bytes, error: PieceMismatch) -> Event:
+        """The first bad piece of a node may be a fault of its disk; whether it is one too many is not ours to say."""
+        self._patience.failed(error)
+        self._send_event.send_nowait(PieceCorrupt(peer, error.piece))
+        self._surroundings.blame(peer, str(error))
+        if self._is_banned(peer):
+            self._sources.refuse(peer, str(error))
+            return PeerLeft(peer)
+        return RequestFailed(number, retryable=True)
+
+    async def _transfer(self, link: PeerLink, request: PieceRequest) -> None:
+        for piece in request.wanted & self._store.have():  # a request that was cancelled since stored it
+            self._send_event.send_nowait(PieceVerified(request.peer, piece))
+        throttle = self._surroundings.throttles.download(link.node_id)
+        with self._diagnosis.request(request.peer) as task:
+
+            def begin(stream: MessageStream) -> Transfer:
+                return Transfer(
+                    stream,
+                    self._storing,
+                    partial(self._stored, request.peer),
+                    partial(self._wasted, request.peer),
+                    throttle,
+                    task,
+                )
+
+            try:
+                await request.run(self._store, link.request, begin)
+            finally:
+                self.limit_waited_s += throttle.waited_s
+
+    def _stored(self, peer: bytes, stored: list[Stored]) -> None:
+        for run in stored:
+            if run.new:
+                self._sources.gave(peer)
+                self.bytes_by_source[peer] += run.new
+                self._send_event.send_nowait(BlockStored(peer, run.piece, run.new))
                 if run.is_complete:
-                    await self._send_event.send(PieceVerified(command.peer, run.piece))
+                    self._send_event.send_nowait(PieceVerified(peer, run.piece))
+                    self._surroundings.news.changed(self._metainfo.file_id)
 
-        for piece in pieces_in(command.ranges):
-            if piece in self._store.have():  # stored by a request that was cancelled before it could say so
-                await self._send_event.send(PieceVerified(command.peer, piece))
-        with self._diagnosis.request(command.peer) as task:
-            for request in requests_for(self._store, command.ranges):
-                stream = await open_in_time(link.request)
-                throttle = self._throttles.download(link.node_id)
-                transfer = Transfer(stream, self._storing, on_stored, throttle, task)
-                try:
-                    await transfer.fetch(request)
-                finally:
-                    self.limit_waited_s += throttle.waited_s
-                    await stream.aclose()
+    def _wasted(self, peer: bytes, size: int) -> None:
+        self.duplicate_bytes += size
+        self._surroundings.wasted(size)
+        self._send_event.send_nowait(BytesWasted(peer, size))
 
     # -- beside the loop -----------------------------------------------------------------------------------
 
@@ -308,7 +311,7 @@ class Downloader:
         while True:
             await trio.sleep(config.CHECKPOINT_INTERVAL_S / 4)
             if self._store.checkpoint_due(trio.current_time()):
-                await self._run_blocking(self._store.checkpoint)
+                await self._surroundings.run_blocking(self._store.checkpoint)
 
     async def _diagnose(self) -> None:
         """Name each second's bottleneck."""
@@ -332,12 +335,13 @@ class Downloader:
             last = self.bytes_done
             self._publish(
                 FetchProgress(
-                    file_id=self._file_id,
+                    file_id=self._metainfo.file_id,
                     name=self._metainfo.name,
                     size=self._store.size,
                     bytes_done=self.bytes_done,
                     rate_bytes_per_s=rate,
-                    peers=len(self._links),
+                    peers=len(self._sources.links),
+                    duplicate_bytes=self.duplicate_bytes,
                     bottleneck=self.bottleneck,
                 )
             )

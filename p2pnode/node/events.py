@@ -90,6 +90,14 @@ class PeerDisconnected(NodeEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeBanned(NodeEvent):
+    """A node has sent too many pieces that are not what their hash says: we have nothing to do with it any more."""
+
+    node_id: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HashingProgress(NodeEvent):
     """A file or tree is being hashed before it is shared."""
 
@@ -131,7 +139,10 @@ class FetchStarted(NodeEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchProgress(NodeEvent):
-    """About each quarter of a second. `bottleneck` is what limited the last whole second."""
+    """About each quarter of a second. `bottleneck` is what limited the last whole second.
+
+    `duplicate_bytes` came over the wire for nothing: they were here already, or were not what they should be.
+    """
 
     file_id: bytes
     name: str
@@ -139,6 +150,7 @@ class FetchProgress(NodeEvent):
     bytes_done: int
     rate_bytes_per_s: float
     peers: int
+    duplicate_bytes: int = 0
     bottleneck: Bottleneck | None = None
 
 
@@ -155,7 +167,8 @@ class FetchSourceLost(NodeEvent):
 class FetchCompleted(NodeEvent):
     """Every byte is verified, durable and under its name. `sources` maps node ids to bytes they gave.
 
-    `limit_waited_s` is how long its requests, of which several run at once, waited for our rate limits in all.
+    `duplicate_bytes` came for nothing. `limit_waited_s` is how long its requests, of which several run at once,
+    waited for our rate limits in all.
     `bottleneck` is what limited most of its seconds; None when it took less than one.
     """
 
@@ -166,6 +179,7 @@ class FetchCompleted(NodeEvent):
     seconds: float
     bytes_fetched: int
     sources: dict[bytes, int] = field(default_factory=dict)
+    duplicate_bytes: int = 0
     limit_waited_s: float = 0.0
     bottleneck: Bottleneck | None = None
 

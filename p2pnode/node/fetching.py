@@ -6,33 +6,45 @@ interrupted needs neither the same server nor the same source.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 import trio
 
 from p2pnode import config
 from p2pnode.errors import REMOTE_FAULTS, AlreadyInProgress, InvalidData, NotFound, P2PNodeError, Refused
+from p2pnode.node.bans import Bans
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.bottleneck import Bottleneck, added, largest
-from p2pnode.node.downloader import Downloader, LinkTo
+from p2pnode.node.downloader import Downloader, Surroundings
 from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, NodeEvent
 from p2pnode.node.hashing import with_progress
 from p2pnode.node.loop_load import BusySeconds
 from p2pnode.node.metainfo_search import MetainfoSearch
+from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.patience import Patience
 from p2pnode.node.rate_limits import Throttles
 from p2pnode.node.references import Reference, Wanted, pick_by_name, wanted_from
 from p2pnode.node.sharing import Shares
+from p2pnode.node.sources import Acquaintance, BestLink, LinkTo
+from p2pnode.node.swarm_news import SwarmNews
 from p2pnode.node.transfer import fetch_metainfo, open_in_time
 from p2pnode.storage import FileStore, peek_journal
-from p2pnode.torrent import Metainfo, Selection, printable, safe_name
+from p2pnode.torrent import Bitfield, Metainfo, Selection, printable, safe_name
 from p2pnode.wire.communication import FileItem, NodeItem
 
 FindSources = Callable[[Wanted], Awaitable[list[NodeItem]]]
 ListFiles = Callable[[str], Awaitable[list[FileItem]]]
+
+
+class SwarmChanged(Protocol):
+    """Lets others find out that we fetch a torrent, and what is here of it; None: it is over."""
+
+    def __call__(self, metainfo: Metainfo, have: Bitfield | None, *, fetching: bool) -> None: ...  # noqa: D102
 
 
 class _Joined:
@@ -56,10 +68,16 @@ class Fetcher:
     def __init__(
         self,
         *,
+        node_id: bytes,
         shares: Shares,
         find_sources: FindSources,
         list_files: ListFiles,
         link_to: LinkTo,
+        best_link: BestLink,
+        bans: Bans,
+        blame: Callable[[bytes, str], None],
+        news: SwarmNews,
+        swarm_changed: SwarmChanged,
         run_blocking: RunBlocking,
         publish: Callable[[NodeEvent], None],
         rng: Random,
@@ -70,11 +88,16 @@ class Fetcher:
         self._find_sources = find_sources
         self._list_files = list_files
         self._link_to = link_to
+        self._best_link = best_link
+        self._bans = bans
+        self._news = news
+        self._swarm_changed = swarm_changed
         self._run_blocking = run_blocking
         self._publish = publish
-        self._rng = rng
-        self._throttles = throttles
-        self._busy_s = busy_s
+        self._surroundings = Surroundings(
+            node_id, news, blame, self._wasted, run_blocking, publish, rng, throttles, busy_s
+        )
+        self.duplicate_bytes = 0  # file bytes that came for nothing, of all fetches
         self._limited_s: dict[Bottleneck, float] = {}  # of the fetches that are over
         self.active: dict[bytes, Downloader] = {}
         self._under_way: dict[tuple[bytes, Path, Selection], _Joined] = {}
@@ -83,6 +106,12 @@ class Fetcher:
     def limited_s(self) -> dict[Bottleneck, float]:
         """For how many seconds fetches were limited by what."""
         return added(self._limited_s, *(downloader.limited_s for downloader in self.active.values()))
+
+    @property
+    def given(self) -> Mapping[bytes, int] | None:
+        """The bytes that each node gave to the fetches under way; None when there are none."""
+        active = self.active.values()
+        return sum((downloader.bytes_by_source for downloader in active), Counter()) if active else None
 
     def source_told(self, node_id: bytes, file_id: bytes, word: str) -> None:
         """A node says what limits what it sends us of a torrent."""
@@ -160,24 +189,27 @@ class Fetcher:
             run_blocking=self._run_blocking,
             publish=self._publish,
         )
+        lent = self._shares.lend(metainfo, store, target)
+        downloader = self._downloader(store, replace(wanted, file_id=metainfo.file_id), wait)
+        self._news.follow(downloader.following)
         try:
-            bytes_resumed = store.bytes_stored
             self._publish(
                 FetchStarted(
                     file_id=metainfo.file_id,
                     name=metainfo.name,
                     size=store.size,
                     target=target,
-                    bytes_resumed=bytes_resumed,
+                    bytes_resumed=store.bytes_stored,
                 )
             )
-            downloader = self._downloader(store, replace(wanted, file_id=metainfo.file_id), wait)
-            await self._download(metainfo.file_id, downloader)
+            await self._download(metainfo, downloader)
             await self._run_blocking(store.publish)
+            if store.wanted.is_complete:
+                await self._shares.adopt(metainfo, target)
         finally:
-            store.close()
-        if store.wanted.is_complete:
-            await self._shares.adopt(metainfo, target)
+            self._shares.take_back(lent)
+            self._news.unfollow(downloader.following)
+            self._swarm_changed(metainfo, None, fetching=False)
         completed = FetchCompleted(
             file_id=metainfo.file_id,
             name=metainfo.name,
@@ -186,36 +218,44 @@ class Fetcher:
             seconds=trio.current_time() - started,
             bytes_fetched=sum(downloader.bytes_by_source.values()),
             sources=dict(downloader.bytes_by_source),
+            duplicate_bytes=downloader.duplicate_bytes,
             limit_waited_s=downloader.limit_waited_s,
             bottleneck=largest(downloader.limited_s),
         )
         self._publish(completed)
         return completed
 
-    async def _download(self, file_id: bytes, downloader: Downloader) -> None:
-        self.active[file_id] = downloader
+    async def _download(self, metainfo: Metainfo, downloader: Downloader) -> None:
+        self.active[metainfo.file_id] = downloader
         try:
-            await downloader.run()
+            async with open_flat_nursery() as nursery:
+                nursery.start_soon(self._announce, metainfo, downloader)
+                await downloader.run()
+                nursery.cancel_scope.cancel()
         finally:
             self._limited_s = added(self._limited_s, downloader.limited_s)
-            if self.active.get(file_id) is downloader:
-                del self.active[file_id]
+            if self.active.get(metainfo.file_id) is downloader:
+                del self.active[metainfo.file_id]
+
+    async def _announce(self, metainfo: Metainfo, downloader: Downloader) -> None:
+        """Let our server know from the first moment on, so that of any two who fetch it one finds the other."""
+        told: Bitfield | None = None
+        while True:
+            if (have := downloader.have) != told:
+                self._swarm_changed(metainfo, have, fetching=True)
+                told = have
+            await trio.sleep(config.OFFER_RENEW_S)
 
     def _downloader(self, store: FileStore, wanted: Wanted, wait: bool) -> Downloader:
         async def find_sources() -> list[NodeItem]:
             return await self._find_sources(wanted)
 
-        return Downloader(
-            store,
-            find_sources=find_sources,
-            link_to=self._link_to,
-            run_blocking=self._run_blocking,
-            publish=self._publish,
-            rng=self._rng,
-            patience=Patience(wait),
-            throttles=self._throttles,
-            busy_s=self._busy_s,
-        )
+        acquaintance = Acquaintance(find_sources, self._link_to, self._best_link, self._bans.is_banned)
+        patience = Patience(wait)
+        return Downloader(store, acquaintance, self._surroundings, patience, sequential=wanted.is_sequential)
+
+    def _wasted(self, size: int) -> None:
+        self.duplicate_bytes += size
 
     async def _metainfo(self, wanted: Wanted, to: Path, patience: Patience) -> Metainfo:
         """The metainfo: known already, in a journal here, of what we share, or from a source."""

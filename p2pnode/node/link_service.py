@@ -19,14 +19,16 @@ from p2pnode.errors import (
     Refused,
     RemoteProtocolError,
 )
+from p2pnode.node.bans import Bans
 from p2pnode.node.dialer import Dialer, LinkTable, dial_first
-from p2pnode.node.events import NodeEvent, PeerConnected, PeerDisconnected
+from p2pnode.node.events import NodeBanned, NodeEvent, PeerConnected, PeerDisconnected
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.peer_link import CloseCode, PeerLink, establish_accepted, establish_dialed
 from p2pnode.node.presence import Presence
 from p2pnode.node.responder import Caller, Responder
 from p2pnode.node.server_reference import ServerReference
+from p2pnode.node.swarm_news import SwarmNews
 from p2pnode.quic import Address, Connection, Endpoint, NodeIdTrust, NodeKey, Stream, Trust, resolve
 from p2pnode.wire.communication import (
     Bye,
@@ -57,6 +59,7 @@ class LinkService:
         nursery: trio.Nursery,
         publish: Callable[[NodeEvent], None],
         source_told: Callable[[bytes, bytes, str], None],
+        news: SwarmNews,
     ) -> None:
         self._endpoint = endpoint
         self._node_key = node_key
@@ -67,6 +70,8 @@ class LinkService:
         self._nursery = nursery
         self._publish = publish
         self._source_told = source_told  # (node id, file id, word)
+        self._news = news
+        self.bans = Bans()
         self._dial_backs: set[bytes] = set()  # whom we dial because our server passed their wish on
         self.links = LinkTable(node_key.node_id)
         self.dialer = Dialer(self.links, self._dial_peer, self._ask_to_connect)
@@ -96,6 +101,14 @@ class LinkService:
                 for link in self.links:
                     nursery.start_soon(link.say_bye)
 
+    def blame(self, node_id: bytes, reason: str) -> None:
+        """A node is proven to have sent a bad piece. One too many, and all its links end, for good."""
+        if self.bans.blame(node_id):
+            self._publish(NodeBanned(node_id=node_id, reason=reason))
+            for link in self.links:
+                if link.node_id == node_id:
+                    link.connection.close(CloseCode.NOT_ALLOWED, "banned for bad pieces")
+
     # -- making links --------------------------------------------------------------------------------------
 
     async def _take(self, connection: Connection) -> None:
@@ -104,6 +117,7 @@ class LinkService:
                 raise Refused("this is the very node that dials: something sends its datagrams back")
             if self._allow is not None and node_id not in self._allow:
                 raise Refused(f"this node is closed to node id {node_id.hex()}; its owner can --allow it")
+            self._check_not_banned(node_id)
             return self._presence.arrived(node_id, announced, connection.remote_address, trio.current_time())
 
         try:
@@ -111,10 +125,11 @@ class LinkService:
         except REMOTE_FAULTS as error:
             log.info("no link with %s port %d: %s", *connection.remote_address, error)
             return
-        self.links.add(link)
+        self._keep(link)
         await self._serve(link)
 
     async def _dial_peer(self, address: Address, node_id: bytes) -> PeerLink:
+        self._check_not_banned(node_id)
         return await self._dial(address, NodeIdTrust(node_id), None, is_server=False)
 
     async def _dial(
@@ -129,9 +144,21 @@ class LinkService:
         if self._allow is not None and not is_server and link.node_id not in self._allow:
             connection.close(CloseCode.NOT_ALLOWED, "this node is closed to you")
             raise Refused(f"node id {link.node_id.hex()} is not in --allow")
-        self.links.add(link)
+        if self.bans.is_banned(link.node_id):  # a server is dialed by its name
+            connection.close(CloseCode.NOT_ALLOWED, "banned for bad pieces")
+        self._check_not_banned(link.node_id)
+        self._keep(link)
         self._nursery.start_soon(self._serve, link)
         return link
+
+    def _check_not_banned(self, node_id: bytes) -> None:
+        if self.bans.is_banned(node_id):
+            raise Refused(f"node id {node_id.hex()} is banned for bad pieces")
+
+    def _keep(self, link: PeerLink) -> None:
+        """From now on it is found, and may be talked over, until it is served no more."""
+        self.links.add(link)
+        self._news.link_began(link)
 
     # -- serving links -------------------------------------------------------------------------------------
 
@@ -158,6 +185,7 @@ class LinkService:
             link.connection.close(_close_code(error), reason)  # it may be the control stream alone that ended
         finally:
             self.links.remove(link)
+            self._news.link_ended(link)
             if self.links.best(peer.node_id) is None:
                 self._presence.left(peer.node_id, trio.current_time())
             self._publish(PeerDisconnected(node_id=peer.node_id, name=peer.name, reason=reason))
@@ -206,8 +234,10 @@ class LinkService:
                 case Bye():
                     if not self.links.has_other(link):  # several commands of one user share a node key
                         self._presence.left(link.node_id, trio.current_time(), for_good=True)
-                case Have() | UnknownMessage():
-                    pass  # news that this version has no use for
+                case Have():
+                    self._news.hear(link, message)
+                case UnknownMessage():
+                    pass  # of a later version
                 case _:
                     raise RemoteProtocolError(
                         f"{type(message).__name__} does not come from this side of a control stream"

@@ -5,6 +5,7 @@ One reader and one writer task at a time. Malformed bytes are the remote's fault
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn, Protocol, TypeVar
 
 import trio
@@ -147,6 +148,21 @@ class MessageStream:
         if isinstance(self.stream, Stream):
             await self.stream.wait_refused()
         await trio.sleep_forever()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that came from below and were not taken yet."""
+        return self._decoder.buffered
+
+    def stop_receiving(self) -> None:
+        """Let the other side send no more; ours stays open."""
+        if isinstance(self.stream, Stream):  # a Unix socket knows no such thing
+            self.stream.stop_receiving()
+
+    def on_unwanted(self, count: Callable[[int], None]) -> None:
+        """Let `count` know of bytes that still come when nobody takes them any more."""
+        if isinstance(self.stream, Stream):
+            self.stream.on_unwanted = count
 
     def reset(self, code: int) -> None:
         """Give up both directions and say why; what was not delivered yet is not held for the other side."""

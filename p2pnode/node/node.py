@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -42,7 +42,7 @@ from p2pnode.node.offers import Offer, Offers
 from p2pnode.node.operator import serve_operators
 from p2pnode.node.peer_exchange import PeerExchange
 from p2pnode.node.peer_link import PeerLink
-from p2pnode.node.presence import Presence
+from p2pnode.node.presence import Presence, checked_word
 from p2pnode.node.pushing import Pusher, PushReceiver
 from p2pnode.node.rate_limits import RateLimits, Throttles
 from p2pnode.node.references import Reference, wanted_from
@@ -51,6 +51,7 @@ from p2pnode.node.responder import Caller, Responder
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.node.sharing import Shared, Shares
 from p2pnode.node.state import StateDirectory
+from p2pnode.node.swarm_news import SwarmNews
 from p2pnode.node.upload_slots import UploadSlots
 from p2pnode.node.uploader import Uploader
 from p2pnode.node.uploads import Uploads
@@ -117,8 +118,8 @@ class Node:
         self._credentials = credentials
         self._allow = allow
         self._admins = admins
-        self._name = _checked_word("name", name or socket.gethostname()[: config.WORD_LENGTH_MAX])
-        self._zone = _checked_word("zone", zone)
+        self._name = checked_word("name", name or socket.gethostname()[: config.WORD_LENGTH_MAX])
+        self._zone = checked_word("zone", zone)
         self._push_max = push_max
         self._mirror = mirror
         self._limits = limits
@@ -207,11 +208,12 @@ class Node:
         stack.callback(self._shares.close)
         self._throttles = Throttles(self._limits)
         self._uploads = Uploads(publish, self._busy_s)
-        slots = UploadSlots(self._limits.upload_slots, self._rng, self._given_to_us)
+        slots = UploadSlots(self._limits.upload_slots, self._rng, lambda: self._fetcher.given)
         self._uploader = Uploader(
             self._shares, self._run_blocking, publish, self._throttles, self._uploads, slots
         )
         self._responder = Responder(self._presence, self._uploader)
+        self._news = SwarmNews(self._nursery, self._shares.piece_count, self._zone)
         self._link_service = LinkService(
             endpoint=self._endpoint,
             node_key=self._node_key,
@@ -221,7 +223,8 @@ class Node:
             admins=self._admins,
             nursery=self._nursery,
             publish=publish,
-            source_told=self._source_told,
+            source_told=lambda *word: self._fetcher.source_told(*word),
+            news=self._news,
         )
         self._exchange = self._responder.exchange = PeerExchange(
             own_id=self.node_id,
@@ -229,15 +232,21 @@ class Node:
             links=self._link_service.links,
             link_to=self._link_service.link_to,
             announcer=lambda: self._announcer,
-            heard=lambda file_id: (),
+            heard=self._news.heard,
             discoveries=self._discoveries,
             nursery=self._nursery,
         )
         self._fetcher = Fetcher(
+            node_id=self.node_id,
             shares=self._shares,
             find_sources=self._exchange.find,
             list_files=self.list_files,
             link_to=self._exchange.link_to,
+            best_link=self._link_service.links.best,
+            bans=self._link_service.bans,
+            blame=self._link_service.blame,
+            news=self._news,
+            swarm_changed=self._swarm_changed,
             run_blocking=self._run_blocking,
             publish=publish,
             rng=self._rng,
@@ -321,17 +330,19 @@ class Node:
         to: Path | None = None,
         wait: bool = False,
         select: Selection | None = None,
+        sequential: bool = False,
     ) -> FetchCompleted:
         """Fetch a torrent; see `Fetcher.fetch` for what it raises. Resumes what an earlier fetch left.
 
         `to` is a directory to put it in, or the path it shall have; the working directory when left out. With
         `wait`, waits for a source as long as it takes. With `select`, only those files of a tree are fetched;
-        another fetch to the same place adds others.
+        another fetch to the same place adds others. `sequential`: the first pieces first, for who reads it meanwhile.
         """
-        if self._announcer is not None and not wanted_from(reference).sources:
+        wanted = replace(wanted_from(reference), is_sequential=sequential)
+        if self._announcer is not None and not wanted.sources:
             await self._announcer.wait_first_attempt()
         self._say_socket_hint()
-        return await self._fetcher.fetch(reference, to=to or Path.cwd(), wait=wait, select=select)
+        return await self._fetcher.fetch(wanted, to=to or Path.cwd(), wait=wait, select=select)
 
     async def wait_for_server(self) -> PeerLink:
         """Wait until the first attempt to reach the server is over; raises why it failed."""
@@ -397,6 +408,8 @@ class Node:
             "files_shared": sum(1 for _ in self._shares),
             "bytes_sent": self._uploader.bytes_sent,
             "requests_served": self._uploader.requests_served,
+            "duplicate_bytes": self._fetcher.duplicate_bytes,
+            "nodes_banned": self._link_service.bans.count,
             **{f"fetch_limited_by_{word}_s": fetches.get(word, 0.0) for word in Bottleneck},
             **{f"upload_limited_by_{word}_s": uploads.get(word, 0.0) for word in Bottleneck},
             "connections_dialed": quic.connections_dialed,
@@ -416,6 +429,7 @@ class Node:
 
     def _share_changed(self, shared: Shared, offered: bool) -> None:
         self._offers.share_changed(shared.metainfo, offered)
+        self._news.changed(shared.file_id)
 
     def _swarm_changed(self, metainfo: Metainfo, have: Bitfield | None, *, fetching: bool) -> None:
         """A fetch begins (with the pieces that are here), has more, or ends: with all pieces and to be given on, or
@@ -432,24 +446,7 @@ class Node:
     def _told_ids(self) -> Iterator[bytes]:
         return (offer.file_id for offer in self._offers if self._exchange.may_tell(offer.metainfo))
 
-    def _source_told(self, node_id: bytes, file_id: bytes, word: str) -> None:
-        self._fetcher.source_told(node_id, file_id, word)
-
-    def _given_to_us(self) -> Mapping[bytes, int] | None:
-        """The bytes that each node gave to the fetches under way; None when there are none."""
-        active = self._fetcher.active.values()
-        return sum((fetch.bytes_by_source for fetch in active), Counter()) if active else None
-
     async def _fetch_here(self, file_id: bytes) -> FetchCompleted:
         if self._files_dir is None:
             raise NotFound("this server has no directory for files")
         return await self._fetcher.fetch(file_id, to=self._files_dir, wait=False)
-
-
-def _checked_word(what: str, word: str) -> str:
-    """A name or zone that can be announced; `ConfigError` for any other."""
-    if len(word) > config.WORD_LENGTH_MAX:
-        raise ConfigError(f"the {what} has {len(word)} characters: {config.WORD_LENGTH_MAX} are the most")
-    if not word.isprintable():
-        raise ConfigError(f"the {what} {word!r} has characters that cannot be shown")
-    return word

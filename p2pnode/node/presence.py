@@ -14,7 +14,7 @@ from math import inf
 import trio
 
 from p2pnode import __version__, config
-from p2pnode.errors import Busy
+from p2pnode.errors import Busy, ConfigError
 from p2pnode.node.peer_link import PeerInformation, role_of
 from p2pnode.quic import Address
 from p2pnode.tracker import LOCAL_HOST, Asker, Registry
@@ -211,3 +211,12 @@ def local_hosts() -> list[str]:
         except OSError:
             continue  # no route: no such address
     return hosts
+
+
+def checked_word(what: str, word: str) -> str:
+    """A name or zone that can be announced; `ConfigError` for any other."""
+    if len(word) > config.WORD_LENGTH_MAX:
+        raise ConfigError(f"the {what} has {len(word)} characters: {config.WORD_LENGTH_MAX} are the most")
+    if not word.isprintable():
+        raise ConfigError(f"the {what} {word!r} has characters that cannot be shown")
+    return word

@@ -38,6 +38,7 @@ class Wanted:
     likely_id: bytes | None = None  # its file id if it is shared under its own name
     is_private: bool = False
     select: Selection = Selection()  # noqa: RUF009 (it is frozen)
+    is_sequential: bool = False  # the first pieces first
 
 
 def wanted_from(reference: Reference | Wanted) -> Wanted:

@@ -96,6 +96,11 @@ class Shares:
         """The item with this id, if it is offered."""
         return self._by_id.get(file_id)
 
+    def piece_count(self, file_id: bytes) -> int | None:
+        """How many pieces the item with this id has, all of them here, if it is offered."""
+        shared = self._by_id.get(file_id)
+        return None if shared is None else shared.metainfo.piece_count
+
     def readable(self, file_id: bytes) -> Shared | None:
         """What requests for this torrent are answered from: the item that is offered, else the most that is lent."""
         if (shared := self._by_id.get(file_id)) is not None:

@@ -38,11 +38,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Blocks that are verified, written and journalled; `is_complete`: so is their whole piece, now."""
+    """Blocks that are verified, written and journalled; `is_complete`: so is their whole piece, now.
+
+    `new` of the `size` bytes were not here before: a piece may come from two sources at once.
+    """
 
     piece: int
     size: int
     is_complete: bool
+    new: int
 
 
 class Storing:
@@ -125,23 +129,26 @@ def _store_each(store: FileStore, runs: Sequence[Run]) -> Iterator[Stored]:
 
 def _store_whole(store: FileStore, pieces: Sequence[WholePiece]) -> Iterator[Stored]:
     while pieces:
+        old = [store.bytes_in(piece.index, 0, -(-len(piece.data) // config.BLOCK_SIZE)) for piece in pieces]
         try:
             count = store.write_pieces(pieces)
         except HashMismatch as error:
             raise PieceMismatch(pieces[0].index, str(error)) from None
-        for piece in pieces[:count]:
-            yield Stored(piece.index, len(piece.data), True)
+        for piece, size_old in zip(pieces[:count], old, strict=False):
+            yield Stored(piece.index, len(piece.data), True, len(piece.data) - size_old)
         pieces = pieces[count:]
 
 
 def _store_one(store: FileStore, run: Run) -> Stored:
     if run.hashes and not store.begin_piece(run.piece, run.hashes):
         raise PieceMismatch(run.piece, f"the block hashes of piece {run.piece} do not fold to its root")
+    first, count = run.offset // config.BLOCK_SIZE, -(-len(run.data) // config.BLOCK_SIZE)
+    old = store.bytes_in(run.piece, first, count)
     try:
-        is_complete = store.write_blocks(run.piece, run.offset // config.BLOCK_SIZE, run.data)
+        is_complete = store.write_blocks(run.piece, first, run.data)
     except HashMismatch as error:
         raise PieceMismatch(run.piece, str(error)) from None
-    return Stored(run.piece, len(run.data), is_complete)
+    return Stored(run.piece, len(run.data), is_complete, len(run.data) - old)
 
 
 def _joined(runs: Iterable[Run]) -> Iterator[Run]:

@@ -2,11 +2,14 @@
 
 Before a piece's first chunk come its block hashes; they must fold to the piece's root in the metainfo, and each
 block must fit its hash before it is written. A lie is `HashMismatch`, and blames the one source that told it.
+
+While it runs it may be shortened, or cancelled: the source is asked to stop at once (STOP_SENDING), and what is on
+its way by then was sent for nothing. Every such byte is counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -30,8 +33,11 @@ from p2pnode.wire.communication import (
     PieceRanges,
 )
 
-OnStored = Callable[[list[Stored]], Awaitable[None]]
-"""Told of all that one hop stored. It counts before it awaits: cancelled, it still has counted everything."""
+OnStored = Callable[[list[Stored]], None]
+"""Told of all that one hop stored."""
+
+OnWasted = Callable[[int], None]
+"""Told of bytes that came for nothing, also of those that come when the transfer is over."""
 
 
 def pieces_in(ranges: PieceRanges) -> Iterator[int]:
@@ -64,28 +70,50 @@ class Transfer:
         stream: MessageStream,
         storing: Storing,
         on_stored: OnStored,
+        on_wasted: OnWasted,
         throttle: Throttle,
         task: RequestTask,
     ) -> None:
         self._stream = stream
         self._stream.read_size_max = throttle.step  # what we have not taken, the source cannot send anew
+        self._stream.on_unwanted(on_wasted)
         self._throttle = throttle
         self._storing = storing
         self._metainfo = storing.store.metainfo
         self._on_stored = on_stored
+        self._on_wasted = on_wasted
         self._runs = RunQueue()
         self._part_of_block = b""  # received after the blocks that were put into the queue last
         self._task = task
+        self._wanted = Bitfield.full(self._metainfo.piece_count)
+        self._piece: int | None = None  # that is being received
+        self._receiving = trio.CancelScope()
+        self._is_stopped = False  # before the source has sent all
+        self._bytes_received = 0
         self._bytes_written = 0
+        self._bytes_new = 0  # of those written
         self._bytes_acknowledged = 0
         self._acknowledged_at = trio.current_time()
 
     async def fetch(self, request: FileRequest) -> None:
-        """Send the request and store everything that it asks for.
+        """Send the request and store everything that it asks for, or what is still wanted of that.
 
         Raises `PieceMismatch`, `NotFound`, `Refused`, `Busy`, `TimedOut`, `RemoteProtocolError`,
         `ConnectionClosed`, and what the store raises. What came before that is stored first.
         """
+        try:
+            await self._fetch(request)
+        finally:
+            if wasted := self._bytes_received + self._stream.buffered - self._bytes_new:
+                self._on_wasted(wasted)
+
+    def shorten(self, wanted: Bitfield) -> None:
+        """Only these of its pieces are wanted from now on, its first ones: stop the source behind them."""
+        self._wanted = wanted
+        if self._piece is not None and self._piece not in wanted:
+            self._receiving.cancel()
+
+    async def _fetch(self, request: FileRequest) -> None:
         await self._stream.send(request)
         response = await receive_in_time(self._stream, FileResponse)
         if not response.available:
@@ -93,9 +121,15 @@ class Transfer:
         stored_all = trio.Event()
         async with open_flat_nursery() as nursery:
             nursery.start_soon(self._store_runs, stored_all)
-            bytes_sent = await self._receive_pieces(request)
+            try:
+                bytes_sent = await self._receive_pieces(request)
+            except trio.Cancelled:
+                self._stream.stop_receiving()  # at once: a thread may be storing for long
+                raise
             with self._task.doing(Activity.STORING):
                 await stored_all.wait()
+        if bytes_sent is None:
+            return
         if bytes_sent != self._bytes_written:
             raise RemoteProtocolError(f"the source says {bytes_sent} bytes, {self._bytes_written} arrived")
         await self._stream.send(FileChunkAck(self._bytes_written))
@@ -103,20 +137,34 @@ class Transfer:
 
     # -- reading -------------------------------------------------------------------------------------------
 
-    async def _receive_pieces(self, request: FileRequest) -> int:
-        """Put all chunks into the queue, or what ended them; return how many bytes the source says it sent."""
-        complete = FileTransferComplete(0)
+    async def _receive_pieces(self, request: FileRequest) -> int | None:
+        """Put all chunks into the queue, or what ended them; return how many bytes the source says it sent.
+
+        None: it was stopped before, since nothing more of it is wanted.
+        """
+        bytes_sent = None
         try:
-            offset = request.first_block * config.BLOCK_SIZE
-            for piece in pieces_in(request.ranges):
-                await self._receive_piece(self._metainfo.piece(piece), offset)
-                offset = 0
-            complete = await receive_in_time(self._stream, FileTransferComplete)
+            with self._receiving:
+                bytes_sent = await self._receive_wanted(request)
+            if bytes_sent is None:
+                self._is_stopped = True
+                self._stream.stop_receiving()
         except P2PNodeError as error:  # its turn comes after all that was received before
             await self._runs.end(error)
         else:
             await self._runs.end()
-        return complete.bytes_sent
+        return bytes_sent
+
+    async def _receive_wanted(self, request: FileRequest) -> int | None:
+        offset = request.first_block * config.BLOCK_SIZE
+        for piece in pieces_in(request.ranges):
+            if piece not in self._wanted:
+                return None
+            self._piece = piece
+            await self._receive_piece(self._metainfo.piece(piece), offset)
+            offset = 0
+        self._piece = None
+        return (await receive_in_time(self._stream, FileTransferComplete)).bytes_sent
 
     async def _receive_piece(self, piece: Piece, offset: int) -> None:
         """Take in a piece from `offset` on, in chunks of any number of blocks."""
@@ -155,6 +203,7 @@ class Transfer:
             except P2PNodeError as fault:
                 error = fault
                 break
+            self._bytes_received += len(part)
             if self._throttle.step is not None:
                 with self._task.doing(Activity.RATE_CAPPED):
                     await self._throttle.take(len(part))
@@ -178,10 +227,12 @@ class Transfer:
         while runs := await self._runs.take():
             stored, error = await self._storing.write(runs)
             self._bytes_written += sum(run.size for run in stored)
-            await self._on_stored(stored)
+            self._bytes_new += sum(run.new for run in stored)
+            self._on_stored(stored)
             if error is not None:
                 raise error
-            await self._acknowledge()
+            if not self._is_stopped:
+                await self._acknowledge()
         stored_all.set()
 
     async def _acknowledge(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
@@ -69,6 +70,7 @@ class Stream(trio.abc.HalfCloseableStream):
         self._readable = trio.lowlevel.ParkingLot()
         self._one_sender = _OneTask("another task is sending on this stream")
         self._one_receiver = _OneTask("another task is receiving from this stream")
+        self.on_unwanted: Callable[[int], None] | None = None  # told of bytes that nobody takes any more
 
     def __repr__(self) -> str:
         return f"<Stream {self.stream_id} of {self.connection!r}>"
@@ -212,7 +214,12 @@ class Stream(trio.abc.HalfCloseableStream):
     def _discard_unread(self) -> None:
         size, self._unread = self._unread, 0
         self._chunks.clear()
+        self._discard(size)
+
+    def _discard(self, size: int) -> None:
         self._return_credit(size)
+        if size and self.on_unwanted is not None:
+            self.on_unwanted(size)
 
     def _check_receiving(self) -> None:
         if self._receiving is _Side.REFUSED:
@@ -236,6 +243,14 @@ class Stream(trio.abc.HalfCloseableStream):
     def _wake_senders(self) -> None:
         self._room.unpark_all()
         self._refused.unpark_all()
+
+    def stop_receiving(self, code: int = 0) -> None:
+        """Give up their side alone: STOP_SENDING, unless they have ended it; what was not taken is dropped.
+
+        No task may be receiving.
+        """
+        self._stop_receiving(code)
+        self.connection.wake()
 
     def _stop_receiving(self, code: int) -> None:
         self._discard_unread()
@@ -266,7 +281,7 @@ class Stream(trio.abc.HalfCloseableStream):
     def on_data(self, data: bytes, end: bool) -> None:
         """Bytes came in order; with `end`, the last ones."""
         if self._receiving is not _Side.OPEN:
-            self._return_credit(len(data))
+            self._discard(len(data))
             return
         if data:
             self._hold(data)

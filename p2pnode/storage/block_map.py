@@ -79,6 +79,18 @@ class BlockMap:
             block in progress.written for block in range(first_block, first_block + count)
         )
 
+    def bytes_in(self, piece: int, first_block: int, count: int) -> int:
+        """How many bytes of these blocks are here."""
+        described = self._metainfo.piece(piece)
+        if piece in self.have:
+            written = (1 << described.block_count) - 1
+        else:
+            progress = self.partial.get(piece)
+            written = 0 if progress is None else progress.written.bits
+        written &= (1 << count) - 1 << first_block
+        tail = described.block_count * BLOCK_SIZE - described.length  # what the last block lacks
+        return written.bit_count() * BLOCK_SIZE - tail * (written >> described.block_count - 1)
+
     def hashes_of(self, piece: int, first_block: int, count: int) -> bytes | None:
         """The hashes that these blocks must have, 32 bytes each; None when the piece is not in flight."""
         progress = self.partial.get(piece)

@@ -148,14 +148,18 @@ class FileStore:
     def begun(self) -> Bitfield:
         """The pieces of which something is here, but not all."""
         with self._lock:
-            return Bitfield.from_ranges(
-                ((piece, 1) for piece in sorted(self._blocks.partial)), self.metainfo.piece_count
-            )
+            pieces = sorted(self._blocks.partial)
+        return Bitfield.from_ranges(((piece, 1) for piece in pieces), self.metainfo.piece_count)
 
     def blocks_stored(self, piece: int) -> int:
         """How many blocks of a piece are here, counted from its start up to the first that is missing."""
         missing = self.missing_blocks(piece)
         return missing[0][0] if missing else self._piece(piece).block_count
+
+    def bytes_in(self, piece: int, first_block: int, count: int) -> int:
+        """How many bytes of `count` blocks of a piece are here."""
+        with self._lock:
+            return self._blocks.bytes_in(piece, first_block, count)
 
     def read_piece(self, piece: int) -> PieceData:
         """A whole piece that fits its root; errors as `Store.read_piece` says."""

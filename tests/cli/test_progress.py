@@ -34,6 +34,7 @@ from p2pnode.node.events import (
     FileUnshared,
     HashingProgress,
     Listening,
+    NodeBanned,
     NodeEvent,
     NodeWarning,
     PeerConnected,
@@ -128,6 +129,14 @@ class Terminal(io.StringIO):
         ),
         (COMPLETED, "fetched model.bin: 4.0 GiB in 8.0s, 512 MiB/s, from 2 peers"),
         (
+            replace(COMPLETED, duplicate_bytes=COMPLETED.size // 50),
+            "fetched model.bin: 4.0 GiB in 8.0s, 512 MiB/s, from 2 peers, dup 2.0%",
+        ),
+        (
+            NodeBanned(node_id=NODE_ID, reason="block 3 of piece 1"),
+            "banned " + NODE_ID.hex()[:12] + ": block 3 of piece 1",
+        ),
+        (
             replace(COMPLETED, bottleneck=Bottleneck.SENDER_DISK),
             "fetched model.bin: 4.0 GiB in 8.0s, 512 MiB/s, from 2 peers, limited by the sender's disk",
         ),
@@ -189,6 +198,8 @@ def test_a_transfer_says_what_a_person_wants_to_know() -> None:
     assert progress_text(PROGRESS) == " 25%  1.0 GiB of 4.0 GiB  512 MiB/s  ETA 6.0s  6 peers"
     limited = replace(PROGRESS, bottleneck=Bottleneck.RECEIVER_DISK)
     assert progress_text(limited) == progress_text(PROGRESS) + "  limited by the receiver's disk"
+    twice = replace(PROGRESS, duplicate_bytes=PROGRESS.size // 250)
+    assert progress_text(twice) == progress_text(PROGRESS) + "  dup 0.4%"
     waiting = replace(PROGRESS, rate_bytes_per_s=0.0, peers=1)
     assert progress_text(waiting) == " 25%  1.0 GiB of 4.0 GiB  0 B/s  ETA ?  1 peer"
 

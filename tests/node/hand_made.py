@@ -64,7 +64,7 @@ class HandMadeNode:
         self._network = network
         self.serve = serve
         self._endpoint: Endpoint
-        self._nursery: trio.Nursery
+        self.nursery: trio.Nursery
 
     @property
     def node_id(self) -> bytes:
@@ -75,18 +75,18 @@ class HandMadeNode:
         socket = self._network.socket(self.address)
         async with (
             Endpoint(socket, Credentials.from_node_key(self.key)) as self._endpoint,
-            trio.open_nursery() as self._nursery,
+            trio.open_nursery() as self.nursery,
         ):
             task_status.started()
             while True:
-                self._nursery.start_soon(self._accept, await self._endpoint.accept())
+                self.nursery.start_soon(self._accept, await self._endpoint.accept())
 
     async def dial(self, address: Address, *, role: str = "peer") -> PeerLink:
         """Dial somebody, prove who we are, serve the link, and stay registered."""
         connection = await self._endpoint.dial(address, server_name=None, trust=NoTrust())
         link = await establish_dialed(connection, self.key, self._presence(role), NoTrust())
         self._keep(link)
-        self._nursery.start_soon(self._announce_presence, link, role)
+        self.nursery.start_soon(self._announce_presence, link, role)
         return link
 
     def _presence(self, role: str) -> PresenceAnnounce:
@@ -113,7 +113,7 @@ class HandMadeNode:
 
     def _keep(self, link: PeerLink) -> None:
         self.links.append(link)
-        self._nursery.start_soon(self._serve_link, link)
+        self.nursery.start_soon(self._serve_link, link)
 
     async def _serve_link(self, link: PeerLink) -> None:
         try:
@@ -130,6 +130,8 @@ class HandMadeNode:
             self.asked.set()
             if isinstance(request, FindSources):
                 await stream.send(Sources())  # as a server that knows nobody
+            elif isinstance(request, FileAnnounce) and request.is_fetching:
+                await stream.send(FileAcknowledge(request.file_id, True))
             else:
                 await self.serve(stream, request)
             await stream.aclose()

@@ -14,13 +14,16 @@ from trio.testing import MockClock
 
 from p2pnode import config
 from p2pnode.errors import ConnectFailed, NoSource, StorageError
+from p2pnode.node.bans import Bans
 from p2pnode.node.blocking import RunBlocking
-from p2pnode.node.downloader import Downloader
+from p2pnode.node.downloader import Downloader, Surroundings
 from p2pnode.node.events import FetchProgress, FetchSourceLost, NodeEvent
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.patience import Patience
 from p2pnode.node.peer_link import PeerLink
 from p2pnode.node.rate_limits import RateLimits, Throttles
+from p2pnode.node.sources import Acquaintance
+from p2pnode.node.swarm_news import SwarmNews
 from p2pnode.storage import FileStore
 from p2pnode.testing.network import LinkProfile, Network
 from p2pnode.testing.nodes import inline_blocking
@@ -58,21 +61,36 @@ class Downloading:
         self.unreachable: set[bytes] = set()
         self.events: list[NodeEvent] = []
         self.links: dict[bytes, PeerLink] = {}
+        self.bans = Bans()
+        self.news = SwarmNews(us.nursery, lambda file_id: None)
+        self.wasted = 0
         self.store = FileStore.download(content.metainfo, target)
         self.downloader = self.make()
 
     def make(self, *, wait: bool = False, run_blocking: RunBlocking | None = None) -> Downloader:
-        return Downloader(
-            self.store,
-            find_sources=self.find_sources,
-            link_to=self.link_to,
+        acquaintance = Acquaintance(self.find_sources, self.link_to, self.best_link, self.bans.is_banned)
+        surroundings = Surroundings(
+            node_id=self.us.node_id,
+            news=self.news,
+            blame=self.blame,
+            wasted=self.count_wasted,
             run_blocking=run_blocking or inline_blocking(),
             publish=self.events.append,
             rng=Random(1),
-            patience=Patience(wait),
             throttles=Throttles(RateLimits()),
             busy_s=lambda: 0.0,
         )
+        return Downloader(self.store, acquaintance, surroundings, Patience(wait))
+
+    def best_link(self, node_id: bytes) -> PeerLink | None:
+        link = self.links.get(node_id)
+        return link if link is not None and link.connection.is_open else None
+
+    def blame(self, node_id: bytes, reason: str) -> None:
+        self.bans.blame(node_id)
+
+    def count_wasted(self, size: int) -> None:
+        self.wasted += size
 
     async def find_sources(self) -> list[NodeItem]:
         return self.sources

@@ -52,6 +52,7 @@ def test_an_event_becomes_plain_json() -> None:
         seconds=0.5,
         bytes_fetched=3,
         sources={b"\x0a": 3},
+        duplicate_bytes=2,
         limit_waited_s=0.25,
         bottleneck=Bottleneck.SENDER_DISK,
     )
@@ -64,6 +65,7 @@ def test_an_event_becomes_plain_json() -> None:
         "seconds": 0.5,
         "bytes_fetched": 3,
         "sources": {"0a": 3},
+        "duplicate_bytes": 2,
         "limit_waited_s": 0.25,
         "bottleneck": "sender_disk",
     }

@@ -119,16 +119,19 @@ async def transferring(
     """A transfer under way, its source, and what was stored. Its failure is raised at the end."""
     ours, theirs = memory_stream_pair()
     stored: list[tuple[int, int, bool]] = []
+    wasted: list[int] = []
     failure: list[P2PNodeError] = []
 
-    async def note(runs: list[Stored]) -> None:
+    def note(runs: list[Stored]) -> None:
         stored.extend((run.piece, run.size, run.is_complete) for run in runs)
 
     async def fetch() -> None:
         try:
             storing = Storing(store, inline_blocking())
             with FetchDiagnosis(store.times, lambda: 0.0).request(b"source") as task:
-                transfer = Transfer(MessageStream(ours), storing, note, throttle or Throttle(), task)
+                transfer = Transfer(
+                    MessageStream(ours), storing, note, wasted.append, throttle or Throttle(), task
+                )
                 await transfer.fetch(request)
         except P2PNodeError as error:
             failure.append(error)
@@ -358,7 +361,7 @@ async def test_what_a_limit_holds_back_is_left_to_the_transport(
     throttle = Throttle([RateLimit(20_000)])
     source = Source(MessageStream(theirs))
     with trio.move_on_after(2), FetchDiagnosis(store.times, lambda: 0.0).request(b"source") as task:
-        transfer = Transfer(stream, Storing(store, inline_blocking()), ignore_stored, throttle, task)
+        transfer = Transfer(stream, Storing(store, inline_blocking()), ignore, ignore, throttle, task)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transfer.fetch, asked((0, 1)))
             await source.begin()
@@ -366,7 +369,7 @@ async def test_what_a_limit_holds_back_is_left_to_the_transport(
     assert sum(taken) == pytest.approx(40_000, rel=0.1)
 
 
-async def ignore_stored(stored: list[Stored]) -> None:
+def ignore(_: object) -> None:
     """For transfers of which only the outcome counts."""
 
 

@@ -115,7 +115,7 @@ MALFORMED = {
     "text for bytes": packed(type="Have", file_id="A" * 32, ranges=[]),
     "base64 for bytes": packed(type="Have", file_id="QUFB" * 8, ranges=[]),
     "none for text": packed(type="Bye", reason=None),
-    "missing field": packed(type="Have", file_id=ID),
+    "missing field": packed(type="Have", ranges=[]),
     "float for integer": packed(type="FileChunkAck", bytes_written=1.0),
     "bool for integer": packed(type="FileChunkAck", bytes_written=True),
     "integer for bool": packed(type="FileAcknowledge", file_id=ID, accepted=1),

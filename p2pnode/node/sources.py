@@ -1,0 +1,243 @@
+"""Whom a download draws from: those who are found, and those who tell us that they have some of it.
+
+It links to the ones, hears what all of them have, and makes of that the machine's `PeerJoined`, `PeerHas`,
+`PeerComing` and `PeerLeft`. Whoever dialed, a link is used both ways, and a node may have several of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import REMOTE_FAULTS, ConnectionClosed
+from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.node.patience import Patience
+from p2pnode.node.peer_link import CloseCode, PeerLink
+from p2pnode.node.swarm_news import SwarmNews, Word
+from p2pnode.swarm import Event, PeerComing, PeerHas, PeerJoined, PeerLeft
+from p2pnode.torrent import Bitfield, Metainfo, printable
+from p2pnode.wire.communication import NodeItem
+
+FindSources = Callable[[], Awaitable[list[NodeItem]]]
+LinkTo = Callable[[NodeItem], Awaitable[PeerLink]]
+BestLink = Callable[[bytes], PeerLink | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """How a download finds sources and reaches them. `best_link` is the link to a node that new requests use."""
+
+    find_sources: FindSources
+    link_to: LinkTo
+    best_link: BestLink
+    is_banned: Callable[[bytes], bool]
+
+
+class Sources:
+    """The sources of one download; `tell` takes events for its machine, None for `take_words`.
+
+    `is_idle` is whether nothing is asked for, `is_starved` whether only new sources could help.
+    """
+
+    def __init__(
+        self,
+        metainfo: Metainfo,
+        acquaintance: Acquaintance,
+        news: SwarmNews,
+        patience: Patience,
+        *,
+        tell: Callable[[Event | None], None],
+        lost: Callable[[bytes, str], None],
+        is_idle: Callable[[], bool],
+        is_starved: Callable[[], bool],
+    ) -> None:
+        self._metainfo = metainfo
+        self._file_id = metainfo.file_id
+        self._acquaintance = acquaintance
+        self._news = news
+        self._patience = patience
+        self._tell = tell
+        self._lost = lost
+        self._is_idle = is_idle
+        self._is_starved = is_starved
+        self._nursery: trio.Nursery | None = None  # None: not running
+        self._seen: set[bytes] = set()  # everybody who was ever said to have it
+        self._joining: set[bytes] = set()  # those who are dialed, or linked
+        self._dialed: set[bytes] = (
+            set()
+        )  # whose first dial is over: only that one is waited for with patience
+        self._joined: set[bytes] = set()  # those whom the machine may ask
+        self._words: dict[bytes, Word] = {}  # heard, and not told the machine yet
+        self._refused: set[bytes] = set()  # whoever broke a rule: is not asked again
+        self._stalled: set[bytes] = set()  # whoever kept us waiting: is asked again only for want of others
+        self._useless: set[bytes] = set()  # linked, but gives nothing: others may be linked beside them
+        self.links: dict[bytes, PeerLink] = {}
+
+    async def run(self) -> None:
+        """Ask again and again who has it, and link to those whom we do not have yet. Raises `NoSource`."""
+        try:
+            async with open_flat_nursery() as self._nursery:
+                for link, _ in list(self._news.heard(self._file_id)):
+                    self._take(link)
+                await self._look(self._nursery)
+        finally:
+            self._nursery = None
+
+    # -- what the download says ----------------------------------------------------------------------------
+
+    def link(self, node_id: bytes) -> PeerLink | None:
+        """The link for a new request to a source; None when it is none any more."""
+        return self._acquaintance.best_link(node_id) if node_id in self.links else None
+
+    def gave(self, node_id: bytes) -> None:
+        """It sent something that was stored."""
+        self._patience.renew()
+        self._useless.discard(node_id)
+
+    def gives_nothing(self, node_id: bytes) -> None:
+        """It refused, or will be busy for long."""
+        self._useless.add(node_id)
+
+    def stalled(self, node_id: bytes, reason: str) -> None:
+        """It kept us waiting for too long."""
+        self._stalled.add(node_id)
+        self.lose(node_id, reason)
+
+    def lose(self, node_id: bytes, reason: str) -> None:
+        """A source is of no use now, and nothing more is taken from it; it may be found and joined again."""
+        self._joining.discard(node_id)
+        self._joined.discard(node_id)
+        self._words.pop(node_id, None)
+        if self.links.pop(node_id, None) is not None:
+            self._lost(node_id, reason)
+
+    def refuse(self, node_id: bytes, reason: str) -> None:
+        """Never ask it for this again."""
+        self._refused.add(node_id)
+        self.lose(node_id, reason)
+
+    def close(self, node_id: bytes, reason: str) -> None:
+        """A source broke a rule: close its link, and never ask it for this again."""
+        link = self.links.get(node_id)
+        self.refuse(node_id, reason)
+        if link is not None:
+            link.connection.close(CloseCode.PROTOCOL_ERROR, reason)
+
+    # -- what sources say ----------------------------------------------------------------------------------
+
+    def hear(self, link: PeerLink, word: Word) -> None:
+        """A node says what it has. It is a source from now on, if there is room for another."""
+        node_id = link.node_id
+        if self._nursery is None or not self._is_welcome(node_id):
+            return
+        if node_id not in self.links and not self._take(link):
+            return
+        if not self._words:
+            self._tell(None)
+        earlier = self._words.get(node_id)
+        self._words[node_id] = word if earlier is None else earlier.then(word)
+
+    def take_words(self) -> list[Event]:
+        """What was heard since the last call, as events."""
+        words, self._words = self._words, {}
+        events: list[Event] = []
+        for node_id, word in words.items():
+            if word.whole or node_id not in self._joined:
+                events.append(self._joins(node_id, word.have))
+            elif word.have.bits:
+                events.append(PeerHas(node_id, word.have))
+            if word.coming.bits:
+                events.append(PeerComing(node_id, word.coming))
+        return events
+
+    def _joins(self, node_id: bytes, have: Bitfield) -> PeerJoined:
+        self._joined.add(node_id)
+        return PeerJoined(node_id, have, self._news.is_near(self.links[node_id]))
+
+    def _take(self, link: PeerLink) -> bool:
+        """Use a link that stands, whoever dialed; false when there are enough."""
+        if self._nursery is None or len(self.links) >= 2 * config.SOURCES_LINKED_MAX:
+            return False
+        self._joining.add(link.node_id)
+        self.links[link.node_id] = link
+        self._nursery.start_soon(self._keep, link, Bitfield(self._metainfo.piece_count))
+        return True
+
+    # -- links ---------------------------------------------------------------------------------------------
+
+    async def _look(self, nursery: trio.Nursery) -> None:
+        began_at = trio.current_time()
+        while True:
+            sources = await self._acquaintance.find_sources()
+            if not self._seen.issuperset(source.node_id for source in sources):
+                self._patience.renew()
+                self._seen.update(source.node_id for source in sources)
+            if self._is_idle() and not self._joining - self.links.keys() - self._dialed:
+                self._patience.check(f"nobody gives {printable(self._metainfo.name)!r}")
+            for source in filter(self._is_wanted, sources):
+                if len(self._joining - self._useless) < config.SOURCES_LINKED_MAX:
+                    self._joining.add(source.node_id)
+                    nursery.start_soon(self._join, source)
+            is_young = trio.current_time() - began_at < config.SOURCES_EAGER_S
+            is_served = self.links and not is_young
+            await trio.sleep(config.SOURCES_REFRESH_S if is_served else self._patience.pause_s)
+
+    def _is_wanted(self, source: NodeItem) -> bool:
+        return source.node_id not in self._joining and self._is_welcome(source.node_id)
+
+    def _is_welcome(self, node_id: bytes) -> bool:
+        if node_id in self._refused or self._acquaintance.is_banned(node_id):
+            return False
+        return node_id not in self._stalled or self._is_starved()
+
+    async def _join(self, source: NodeItem) -> None:
+        """Link to a source that was found."""
+        try:
+            have = self._pieces_of(source)
+            link = await self._acquaintance.link_to(source)
+        except REMOTE_FAULTS as error:
+            self._patience.failed(error)
+            if source.node_id not in self.links:
+                self._joining.discard(source.node_id)
+            return
+        finally:
+            self._dialed.add(source.node_id)
+        if source.node_id not in self.links:  # it may have dialed us meanwhile
+            self.links[source.node_id] = link
+            await self._keep(link, have)
+
+    async def _keep(self, link: PeerLink, said: Bitfield) -> None:
+        """Use a source until its last link ends; `said` is what others say that it has."""
+        node_id = link.node_id
+        heard = self._news.begin(link, self._file_id)
+        if heard is not None or said.is_complete:
+            self._tell(self._joins(node_id, said if heard is None else heard))
+        with trio.move_on_after(config.NEWS_FIRST_WORD_S):
+            await link.connection.wait_closed()
+        if self.links.get(node_id) is link and link.connection.is_open and node_id not in self._joined:
+            self._tell(self._joins(node_id, said))
+        while True:
+            closed = await link.connection.wait_closed()
+            if self.links.get(node_id) is not link:
+                return
+            other = self._acquaintance.best_link(node_id)
+            if other is None:
+                break
+            self.links[node_id] = link = other  # both had dialed at once, or it has dialed us anew
+            self._news.begin(link, self._file_id)
+        self._end(node_id, closed)
+
+    def _end(self, node_id: bytes, closed: ConnectionClosed) -> None:
+        self._patience.failed(closed)
+        self.lose(node_id, str(closed))
+        self._tell(PeerLeft(node_id))
+
+    def _pieces_of(self, source: NodeItem) -> Bitfield:
+        """What it is said to have; one of whom nothing is said, as in a ticket, is asked for everything."""
+        piece_count = self._metainfo.piece_count
+        if not source.have and not source.is_fetching:
+            return Bitfield.full(piece_count)
+        return Bitfield.from_ranges(source.have, piece_count)
