@@ -97,15 +97,20 @@ class Fetcher:
         self._surroundings = Surroundings(
             node_id, news, blame, self._wasted, run_blocking, publish, rng, throttles, busy_s
         )
-        self.duplicate_bytes = 0  # file bytes that came for nothing, of all fetches
+        self._duplicate_bytes = 0  # file bytes that came for nothing, of all fetches
         self._limited_s: dict[Bottleneck, float] = {}  # of the fetches that are over
         self.active: dict[bytes, Downloader] = {}
         self._under_way: dict[tuple[bytes, Path, Selection], _Joined] = {}
 
     @property
-    def limited_s(self) -> dict[Bottleneck, float]:
-        """For how many seconds fetches were limited by what."""
-        return added(self._limited_s, *(downloader.limited_s for downloader in self.active.values()))
+    def statistics(self) -> dict[str, int | float]:
+        """What came for nothing, who was banned for it, and for how many seconds fetches were limited by what."""
+        limited_s = added(self._limited_s, *(downloader.limited_s for downloader in self.active.values()))
+        return {
+            "duplicate_bytes": self._duplicate_bytes,
+            "nodes_banned": self._bans.count,
+            **{f"fetch_limited_by_{word}_s": limited_s.get(word, 0.0) for word in Bottleneck},
+        }
 
     @property
     def given(self) -> Mapping[bytes, int] | None:
@@ -255,7 +260,7 @@ class Fetcher:
         return Downloader(store, acquaintance, self._surroundings, patience, sequential=wanted.is_sequential)
 
     def _wasted(self, size: int) -> None:
-        self.duplicate_bytes += size
+        self._duplicate_bytes += size
 
     async def _metainfo(self, wanted: Wanted, to: Path, patience: Patience) -> Metainfo:
         """The metainfo: known already, in a journal here, of what we share, or from a source."""

@@ -402,15 +402,13 @@ class Node:
     def statistics(self) -> dict[str, int | float]:
         """Counters since the start."""
         quic = self._endpoint.statistics
-        fetches, uploads = self._fetcher.limited_s, self._uploads.limited_s
+        uploads = self._uploads.limited_s
         return {
             "links": sum(1 for _ in self._link_service.links),
             "files_shared": sum(1 for _ in self._shares),
             "bytes_sent": self._uploader.bytes_sent,
             "requests_served": self._uploader.requests_served,
-            "duplicate_bytes": self._fetcher.duplicate_bytes,
-            "nodes_banned": self._link_service.bans.count,
-            **{f"fetch_limited_by_{word}_s": fetches.get(word, 0.0) for word in Bottleneck},
+            **self._fetcher.statistics,
             **{f"upload_limited_by_{word}_s": uploads.get(word, 0.0) for word in Bottleneck},
             "connections_dialed": quic.connections_dialed,
             "connections_accepted": quic.connections_accepted,
