@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum, auto
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
@@ -45,6 +46,7 @@ class Reach(Enum):
 _NEAR: Final = frozenset({Reach.MACHINE, Reach.SITE})
 
 
+@lru_cache(maxsize=config.NODES_MAX)  # a question for sources asks for many, again and again
 def reach_of(host: str) -> Reach:
     """From where `host` can be dialled. Only digits have a reach: a name may lead anywhere."""
     ip = _parse(host)
@@ -131,5 +133,6 @@ def _parse(host: str) -> IPv4Address | IPv6Address | None:
     return ip
 
 
+@lru_cache(maxsize=config.NODES_MAX)
 def _normal(host: str) -> str:
     return str(_parse(host) or host)

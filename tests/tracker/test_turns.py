@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +40,27 @@ def test_who_chooses_his_id_gets_no_more_turns() -> None:
     turns = turns_of(*(bytes([number]) for number in (0, 1, 2, 3, 200)))
     named = [node_id for _ in range(100) for node_id in turns.take(1)]
     assert {named.count(node_id) for node_id in set(named)} == {20}
+
+
+class Counted(list[bytes]):
+    """Counts how many of its items are looked at, and is never walked through."""
+
+    looked_at = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        self.looked_at += 1
+        return super().__getitem__(place)
+
+    def __iter__(self) -> Any:
+        raise AssertionError("every one of them was looked at")
+
+
+def test_of_ten_thousand_only_those_are_looked_at_that_are_taken() -> None:
+    turns = turns_of(*(number.to_bytes(4, "big") for number in range(10_000)))
+    turns._node_ids = counted = Counted(turns._node_ids)
+    for _ in range(100):
+        assert len(turns.take(50, without=b"\0\0\0\7")) == 50
+    assert counted.looked_at == 100 * 50 + 1
 
 
 @given(st.lists(st.one_of(st.tuples(st.sampled_from(["add", "discard"]), NODES), st.integers(0, 12))))
