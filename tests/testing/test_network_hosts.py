@@ -180,16 +180,21 @@ async def test_a_rate_may_change_while_a_queue_is_full(autojump_clock: MockClock
         check_conserved(network.host_counters("alice").up)
 
 
-async def test_without_a_rate_what_waited_leaves_at_once_and_in_order(autojump_clock: MockClock) -> None:
-    async with Network(profile=DELAYED) as network:
-        network.set_host("alice", HostProfile(up_bytes_per_s=RATE))
+@pytest.mark.parametrize("host", ["alice", "bob"])
+async def test_without_a_rate_what_waited_leaves_at_once_and_in_order(
+    autojump_clock: MockClock, host: str
+) -> None:
+    async with Network(profile=PERFECT) as network:
+        network.set_host(host, HostProfile(RATE, RATE))
         alice, bob = network.socket(ALICE), network.socket(BOB)
         await alice.send_batch([(numbered(1000), BOB)])
-        await trio.sleep(0.001)
-        network.set_host("alice", HostProfile())
+        await trio.sleep(0.0015)  # 4 bytes take 4 microseconds
+        network.set_host(host, HostProfile())
         await alice.send_batch([([b"last"], BOB)])
-        assert await received_within(bob, 0.023) == [*numbered(1000), b"last"]
-        check_conserved(network.host_counters("alice").up)
+        assert await received_within(bob, 0.0005) == [*numbered(1000), b"last"]
+        counters = network.host_counters(host)
+        check_conserved(counters.up)
+        check_conserved(counters.down)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0])
@@ -309,12 +314,12 @@ async def test_what_waits_after_a_power_cut_is_served_in_its_turn(autojump_clock
     async with Network(profile=DELAYED) as network:
         network.set_host("alice", HostProfile(RATE, RATE))
         alice, bob = network.socket(ALICE), network.socket(BOB)
-        await alice.send_batch([(numbered(5), BOB), ([bytes(SIZE)] * 10, BOB)])
+        began_at = trio.current_time()
+        await alice.send_batch([([bytes(SIZE)] * 10, BOB)])
         network.kill("alice")
-        reborn = network.socket(ALICE)
-        await reborn.send_batch([([b"first"] + [bytes(SIZE)] * 2 + [b"last"], BOB)])
-        received = await received_within(bob, 1)
-        assert (received[5], received[-1]) == (b"first", b"last")
+        await network.socket(ALICE).send_batch([([bytes(SIZE)] * 6, BOB)])
+        times = await arrival_times(bob, 2 + 6)  # the train that was leaving, and what came after it
+        assert [time - began_at for time in times[1::2]] == pytest.approx([0.022, 0.024, 0.026, 0.028])
         check_conserved(network.host_counters("alice").up)
 
 
