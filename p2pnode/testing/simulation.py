@@ -19,7 +19,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -156,11 +156,11 @@ class _Simulation:
             completions={leecher.name: leecher.over_at - self._t0 for leecher in complete},
             failures={leecher.name: leecher.failure for leecher in self._awaited if leecher.failure},
             corrupt=corrupt,
-            duplicate_bytes=0,
+            duplicate_bytes=sum(leecher.duplicate_bytes for leecher in self._leechers),
             received_bytes=traffic.received - before.received,
             wide_bytes=traffic.wide - before.wide,
             given=self._given(complete),
-            banned={},
+            banned=self._banned(),
             befallen=tuple(self._befallen),
             samples=tuple(self._samples),
             real_seconds=time.perf_counter() - began_at,
@@ -266,9 +266,22 @@ class _Simulation:
             wide=sum(counters.bytes_out for counters in up),
         )
 
+    @property
+    def _names(self) -> dict[bytes, str]:
+        """By node id."""
+        return {node_id: host.name for host in self._hosts for node_id in host.node_ids}
+
+    def _banned(self) -> dict[str, tuple[str, ...]]:
+        """Who was banned, and by whom."""
+        names, banned = self._names, defaultdict[str, list[str]](list)
+        for host in self._hosts:
+            for node_id in host.banned:
+                banned[names[node_id]].append(host.name)
+        return {name: tuple(by) for name, by in sorted(banned.items())}
+
     def _given(self, complete: Iterable[Leecher]) -> dict[str, int]:
         """Bytes of the file that each host gave to those who have it now."""
-        names = {node_id: host.name for host in self._hosts for node_id in host.node_ids}
+        names = self._names
         given = Counter({host.name: 0 for host in self._hosts})
         for leecher in complete:
             assert leecher.completed is not None, "they are complete"

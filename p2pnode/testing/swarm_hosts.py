@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 
 from p2pnode.errors import P2PNodeError
-from p2pnode.node.events import FetchCompleted
+from p2pnode.node.events import FetchCompleted, FetchProgress, NodeBanned, NodeEvent
 from p2pnode.node.node import Node
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.quic import PinTrust
@@ -28,7 +28,7 @@ Wanted = bytes | Ticket
 class Host(ABC):
     """A place in the network, and the node that lives there.
 
-    `server` is what the node registers with. `node_ids` are all that it ever had.
+    `server` is what the node registers with. `node_ids` are all that it ever had, `banned` all that it banned.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Host(ABC):
         self.server: ServerReference | None = None
         self.node: Node | None = None
         self.node_ids: set[bytes] = set()
+        self.banned: set[bytes] = set()
         self._network = network
         self._options = {
             "name": name,
@@ -57,11 +58,21 @@ class Host(ABC):
             options: dict[str, Any] = self._options | {"server": self.server}
             node = simulated_node(self._network, self.address, **options)
             with trio.CancelScope() as self._scope:
-                async with node:
+                async with node, node.events() as events, trio.open_nursery() as nursery:
                     self.node = node
                     self.node_ids.add(node.node_id)
+                    nursery.start_soon(self._listen, events)
                     await self._work(node, task_status)
                     await trio.sleep_forever()
+
+    async def _listen(self, events: trio.MemoryReceiveChannel[NodeEvent]) -> None:
+        async for event in events:
+            self._note(event)
+
+    def _note(self, event: NodeEvent) -> None:
+        """Remember what is asked for later."""
+        if isinstance(event, NodeBanned):
+            self.banned.add(event.node_id)
 
     @abstractmethod
     async def _work(self, node: Node, task_status: trio.TaskStatus[None]) -> None:
@@ -121,6 +132,7 @@ class Leecher(Host):
         self.completed: FetchCompleted | None = None
         self.failure = ""
         self.over_at = inf
+        self._duplicate_bytes: list[int] = []  # of each life
         self._wanted: Wanted = b""
         self._told = trio.Event()
 
@@ -143,7 +155,13 @@ class Leecher(Host):
         """What it has now, if it has begun and lives."""
         return None if self.node is None else self.node.pieces(file_id)
 
+    @property
+    def duplicate_bytes(self) -> int:
+        """Bytes of the file that came for nothing, in all its lives."""
+        return sum(self._duplicate_bytes)
+
     async def _work(self, node: Node, task_status: trio.TaskStatus[None]) -> None:
+        self._duplicate_bytes.append(0)
         if not self.is_told:
             await node.wait_for_server()
         task_status.started()
@@ -153,3 +171,8 @@ class Leecher(Host):
             self.over_at = trio.current_time()
         except P2PNodeError as error:
             self.give_up(str(error))
+
+    def _note(self, event: NodeEvent) -> None:
+        super()._note(event)
+        if isinstance(event, FetchProgress | FetchCompleted):
+            self._duplicate_bytes[-1] = event.duplicate_bytes
