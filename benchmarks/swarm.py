@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.only is None or name in options.only
     }
     results = measure(plans, options.jobs, tell_json if options.json else tell_text)
-    missed = 0
+    missed = sum(bool(result.problems) for result in results.values())
     for figure in FIGURES:
         measured = figure.of(results)
         verdict = figure.verdict(measured)
