@@ -17,7 +17,7 @@ from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.quic import Address, Diagnostics, PinTrust
-from p2pnode.testing.network import Network, NetworkSocket
+from p2pnode.testing.network import LinkProfile, Network, NetworkSocket
 from p2pnode.testing.nodes import PORT, simulated_node
 from tests.support.batching import BATCHING
 
@@ -76,8 +76,8 @@ class Watched:
 class RecordingNetwork(Network):
     """A network that remembers the socket that was bound to each address last."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
+    def __init__(self, seed: int, profile: LinkProfile | None = None) -> None:
+        super().__init__(seed, profile)
         self.bound: dict[Address, NetworkSocket] = {}
 
     def socket(self, address: Address) -> NetworkSocket:

@@ -15,10 +15,11 @@ from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.node import Node
 from p2pnode.node.offers import Offer
 from p2pnode.storage import hash_path
+from p2pnode.testing.network import Network
 from p2pnode.torrent import Bitfield
 from p2pnode.wire.communication import FileAcknowledge, FileAnnounce, FindSources, NodeItem, Sources
 from tests.node.conftest import SERVER, Swarm, write_random
-from tests.node.hand_made import Content, Request, ask, hand_made
+from tests.node.hand_made import Content, HandMadeNode, ask, hand_made
 from tests.node.test_announcer import reference_to
 
 SIZE = 40 * 16_384
@@ -36,6 +37,20 @@ def known_to(node: Node, file_id: bytes) -> dict[bytes, NodeItem]:
 
 def pieces(*numbers: int) -> Bitfield:
     return Bitfield(40, sum(1 << number for number in numbers))
+
+
+class Listener(HandMadeNode):
+    """A server that notes each announce, and when it came."""
+
+    def __init__(self, network: Network, host: str) -> None:
+        super().__init__(network, host)
+        self.told: list[tuple[float, FileAnnounce]] = []
+
+    async def _answer(self, stream: MessageStream) -> None:
+        while isinstance(request := await stream.receive(), FileAnnounce):
+            self.told.append((trio.current_time(), request))
+            await stream.send(FileAcknowledge(request.file_id, accepted=True))
+        await stream.aclose()
 
 
 async def test_a_fetch_is_announced_before_its_first_piece_and_until_its_end(
@@ -57,16 +72,10 @@ async def test_a_fetch_is_announced_before_its_first_piece_and_until_its_end(
 async def test_pieces_are_told_now_and_then_and_the_end_at_once(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:
-    told: list[tuple[float, FileAnnounce]] = []
-
-    async def take(stream: MessageStream, request: Request) -> None:
-        while isinstance(request, FileAnnounce):
-            told.append((trio.current_time() - began, request))
-            await stream.send(FileAcknowledge(request.file_id, accepted=True))
-            request = await stream.receive()
-
     content = content_in(swarm)
-    async with hand_made(swarm.network, SERVER, take) as server:
+    server = Listener(swarm.network, SERVER)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
         peer = await swarm.start_peer(server=reference_to(server))
         began = trio.current_time()
         for number in range(37):
@@ -74,6 +83,8 @@ async def test_pieces_are_told_now_and_then_and_the_end_at_once(
             await trio.sleep(0.3)
         peer.node._swarm_changed(content.metainfo, Bitfield.full(40), fetching=False)
         await trio.sleep(0.5)
+        nursery.cancel_scope.cancel()
+    told = [(time - began, announce) for time, announce in server.told]
     counts = [sum(count for _, count in announce.have) for _, announce in told]
     assert counts[0] == 0 and counts[-1] == 40 and counts == sorted(set(counts))
     times = [round(time / config.OFFER_RENEW_S, 1) for time, _ in told[:3]]
