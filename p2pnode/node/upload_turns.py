@@ -102,10 +102,11 @@ class _Line:
 
     @property
     def _may_begin(self) -> bool:
-        """One is read while the one before it leaves, unless that one leaves slowly."""
-        return not self.begun or (
-            len(self.begun) == 1 and self.begun[0].stage is _Stage.HANDED_OVER and self.begun[0].counts
-        )
+        """So much is read ahead, while one request leaves; nothing beside one that leaves slowly."""
+        handed_over = sum(place.stage is _Stage.HANDED_OVER for place in self.begun)
+        ahead = sum(place.size for place in self.begun if place.stage is _Stage.BEGUN)
+        is_fast = all(place.counts or place.turn_began_at is None for place in self.begun)
+        return is_fast and handed_over <= 1 and ahead < config.UPLOAD_READ_AHEAD
 
     def begin(self, place: Place) -> None:
         """It has a turn."""

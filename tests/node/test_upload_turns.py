@@ -28,11 +28,13 @@ class Requests:
         self.let_go: dict[str, trio.Event] = {}  # set: its batches leave
         self.scopes: dict[str, trio.CancelScope] = {}
 
-    async def ask(self, name: str, link: str, *, priority: int = 0, batches: int = 1) -> None:
+    async def ask(
+        self, name: str, link: str, *, priority: int = 0, batches: int = 1, size: int = MIB
+    ) -> None:
         """Request something, and wait until that is in line."""
         self.let_go[name] = trio.Event()
         self.scopes[name] = trio.CancelScope()
-        self.nursery.start_soon(self._request, name, link, priority, batches)
+        self.nursery.start_soon(self._request, name, link, priority, batches, size)
         await wait_all_tasks_blocked()
 
     async def finish(self, *names: str) -> None:
@@ -44,10 +46,10 @@ class Requests:
         self.scopes[name].cancel()
         await wait_all_tasks_blocked()
 
-    async def _request(self, name: str, link: str, priority: int, batches: int) -> None:
+    async def _request(self, name: str, link: str, priority: int, batches: int, size: int) -> None:
         with self.scopes[name], self.turns.place(link, priority) as place:
             for number in range(batches):
-                await place.begin_turn(MIB)
+                await place.begin_turn(size)
                 if not number:
                     self.begun.append(name)
                     await place.wait_in_line()
@@ -98,6 +100,14 @@ async def test_one_link_alone_is_read_ahead_and_sends_one_after_the_other(autoju
         assert (asked.begun, asked.sent) == (["a", "b", "c"], ["a", "b"])
 
 
+async def test_small_requests_of_a_link_are_read_together(autojump_clock: MockClock) -> None:
+    async with requests(8) as asked:
+        for name in "abcdef":
+            await asked.ask(name, "link", size=MIB // 4)
+        assert asked.begun == ["a", "b", "c", "d", "e"]  # a MiB beside the one that leaves
+        assert asked.sent == ["a"]
+
+
 async def test_a_link_gets_no_second_turn_while_another_waits_for_one(autojump_clock: MockClock) -> None:
     async with requests(2) as asked:
         await asked.ask("a", "one")
@@ -134,12 +144,26 @@ async def test_Q13_requests_that_are_passed_take_no_turns_of_others(autojump_clo
     async with requests(1) as asked:
         for number in range(20):
             await asked.ask(f"dead {number}", "dead")
-        await trio.sleep(10 * config.UPLOAD_ORDER_PATIENCE_S)
-        assert 10 <= len(asked.begun) <= 12  # but each gets its chance
+        await trio.sleep(LONGEST_S)
         began = trio.current_time()
-        await asked.ask("alive", "alive", batches=20)
-        await asked.finish("alive")
-        assert trio.current_time() == began
+        for number in range(100):
+            await asked.ask(f"alive {number}", "alive")
+            await asked.finish(f"alive {number}")
+            assert asked.sent[-1] == f"alive {number}"  # at once
+            await trio.sleep(0.29)
+        assert trio.current_time() - began < 30
+        assert 8 <= sum(name.startswith("dead") for name in asked.sent) <= 12  # but each gets its chance
+
+
+async def test_nothing_is_read_beside_what_leaves_slowly(autojump_clock: MockClock) -> None:
+    async with requests(8) as asked:
+        await asked.ask("slow", "link")
+        await asked.ask("other", "other")
+        for name in "abcdefgh":  # somebody waits, so the clock is looked at
+            await asked.ask(name, name)
+        await trio.sleep(LONGEST_S)
+        await asked.ask("next", "link")
+        assert "next" not in asked.begun
 
 
 async def test_a_request_that_takes_long_does_not_silence_the_next_of_its_link(
