@@ -26,6 +26,10 @@ from p2pnode.swarm.zone import Zone
 __all__ = ["Asking", "DownloadLimits"]
 
 
+SPARING_PATIENCE = 4  # times as long silent until a request is cancelled, once haste has cost half the budget
+FAR_AT_ONCE = 3  # peers of other zones: more over one thin link are slow, and others take it for lost
+
+
 @dataclass(frozen=True, slots=True)
 class DownloadLimits:
     """How much a download asks for at once, and how long it leaves a busy or silent peer alone."""
@@ -135,10 +139,16 @@ class Asking:
 
     def _has_place(self, peer: Peer, among: int) -> bool:
         """Whether it may be one of those that are asked at once: it is, there is room, or it is the only one."""
+        if not peer.owed_bytes and not peer.is_near and self.zone.has_near and self._far_count >= FAR_AT_ONCE:
+            return False
         if peer.owed_bytes or self._has_free_place or self._availability.is_needed(peer, among):
             return True
         self._is_somebody_without_place = True
         return False
+
+    @property
+    def _far_count(self) -> int:
+        return sum(not self.peers[peer].is_near for peer in self.ledger.giving)
 
     @property
     def _has_free_place(self) -> bool:
@@ -195,7 +205,9 @@ class Asking:
         Who was relieved is left alone for a while, and relieves nobody before it has given something, so pieces
         do not go back and forth.
         """
-        silent = [peer for peer in self.peers.values() if peer.is_silent]
+        is_sparing = self.budget.left(now) < self.budget.limit // 2
+        patience_s = self._limits.relieve_after_s * (SPARING_PATIENCE if is_sparing else 1)
+        silent = [peer for peer in self.peers.values() if peer.pace.is_silent(now, patience_s)]
         for peer in sorted(silent, key=lambda peer: peer.pace.stored_at):
             in_flight = 0
             for request in peer.requests:

@@ -22,6 +22,7 @@ __all__ = ["Budget", "Hedge", "PieceTimes", "Steal", "find_hedge", "find_steal"]
 DUPLICATES_MAX = 0.02  # of the bytes that are wanted may come twice
 WORD_LASTS_S = 1.0  # after a request was cut, what of it was on the wire has come and has been told of
 STOP_TAKES_S = 0.1  # what a peer sends for so long after a word to stop comes for nothing
+SOON_SAFETY = 4  # times as much may be on the wire as we think: queues there are not seen from here
 GAIN_MIN_S = 0.05  # for less nothing is taken away: estimates are not better
 GAIN_PART = 0.25  # nor for less than this part of the time that it would take
 PIECE_TIMES = 64  # recent pieces tell how long one takes
@@ -133,9 +134,8 @@ def find_steal(
                 break
             cut, cut_size = cut - 1, size
         if cut_size:
-            on_the_wire = int(slow.pace.rate * (slow.pace.latency_s + STOP_TAKES_S))
-            is_far_behind = slow.owed_bytes - cut_size > on_the_wire
-            return Steal(request, cut, 0 if is_far_behind else min(cut_size, on_the_wire))
+            soon = slow.pace.rate * (slow.pace.latency_s + STOP_TAKES_S) * SOON_SAFETY
+            return Steal(request, cut, 0 if slow.owed_bytes - cut_size > soon else cut_size)
     return None
 
 

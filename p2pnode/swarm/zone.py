@@ -14,7 +14,7 @@ from p2pnode.swarm.peer import Peer
 __all__ = ["Zone"]
 
 PATIENCE_S = 2.0  # without a byte from near peers; then far ones are asked for what is near
-FAR_GAIN_MIN = 2.0  # times as fast as all near peers: then the wide link is not what is scarce
+FAR_GAIN_MIN = 4.0  # times as fast as all near peers: then the wide link is not what is scarce
 RATE_WEIGHT = 0.2  # of the newest look in the rate of near peers
 
 
@@ -29,6 +29,11 @@ class Zone:
         self._looked_at = 0.0
         self._probed_at = 0.0
         self._is_open = False
+
+    @property
+    def has_near(self) -> bool:
+        """Whether there ever was a near peer."""
+        return self._near_at is not None
 
     def joined(self, peer: Peer, now: float) -> None:
         """A peer can be asked."""

@@ -11,6 +11,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from random import Random
 
@@ -39,6 +40,7 @@ from p2pnode.swarm import (
 from p2pnode.torrent.bitfield import Bitfield
 
 QUANTUM = 32 * 1024
+GATEWAY_QUEUE_S = 0.1  # as much waits at a gateway; then senders hold back, as congestion control makes them
 NEWS_INTERVAL_S = 0.1
 NEWS_INTERVAL_FAR_S = 1.0
 MBIT = 1e6 / 8
@@ -303,6 +305,8 @@ class Simulation:
         self._serve(server, lane)
 
     def _serve(self, server: Host, lane: Lane) -> None:
+        if server.lanes.get(lane.client.id) is not lane:
+            return
         if not lane.is_waiting and lane.asks and lane.unacknowledged < self.window:
             lane.is_waiting = True
             server.round.append(lane)
@@ -317,9 +321,19 @@ class Simulation:
             lane.is_waiting = False
             while lane.asks and not lane.asks[0].parts:
                 lane.asks.popleft()
-            if lane.asks and lane.unacknowledged < self.window:
-                self._send(server, lane, lane.asks[0])
-                return
+            if not lane.asks or lane.unacknowledged >= self.window:
+                continue
+            if (
+                lane.client.zone != server.zone
+                and (wait_s := self._gateway_wait_s(server.zone)) > GATEWAY_QUEUE_S
+            ):
+                self.at(wait_s - GATEWAY_QUEUE_S / 2, partial(self._serve, server, lane))
+                continue
+            self._send(server, lane, lane.asks[0])
+            return
+
+    def _gateway_wait_s(self, zone: int) -> float:
+        return self.gateway_free_at.get(zone, 0.0) - self.now
 
     def _send(self, server: Host, lane: Lane, ask: Ask) -> None:
         piece, offset = ask.parts[0]

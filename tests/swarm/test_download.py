@@ -7,6 +7,7 @@ import pytest
 
 from p2pnode.swarm import (
     BlockStored,
+    BytesWasted,
     CancelRequest,
     Command,
     DeadlinePassed,
@@ -15,14 +16,17 @@ from p2pnode.swarm import (
     DropPeer,
     Event,
     Finish,
+    PeerComing,
     PeerHas,
     PeerJoined,
     PeerLeft,
     PieceCorrupt,
+    PieceFailed,
     PieceVerified,
     RequestFailed,
     RequestFinished,
     RequestPieces,
+    ShortenRequest,
 )
 from p2pnode.swarm.piece_map import PieceState
 from p2pnode.torrent.bitfield import Bitfield
@@ -484,3 +488,124 @@ def test_a_silent_peer_keeps_nobody_from_what_is_missing() -> None:
         command for command in wait(book, 2 * LIMITS.relieve_after_s) if isinstance(command, RequestPieces)
     ]
     assert {request.peer for request in asked} == {B}
+
+
+# -- the tail ----------------------------------------------------------------------------------------------
+
+LONG = replace(LIMITS, request_bytes=8 * SIZE)
+
+
+def test_an_idle_peer_steals_the_rear_of_a_slow_request() -> None:
+    book = Playbook(limits=LONG)
+    book.download = Download([SIZE] * COUNT, have=NONE, rng=FirstPiece(1), limits=LONG, sequential=True)
+    [request] = book.requests(PeerJoined(A, ALL))
+    assert pieces_of(request) == list(range(COUNT))
+    for _ in range(5):  # 10 bytes a second
+        book.now += 0.1
+        book.tell(BlockStored(A, 0, 1))
+    commands = book.tell(PeerJoined(B, ALL)) + wait(book, 0.2)
+    assert ShortenRequest(request.request, ((0, 4),)) in commands  # half: nothing is known of it yet
+    assert book.download.drawn_from(B) == {4, 5, 6, 7}
+    assert book.download.drawn_from(A) == {0, 1, 2, 3}
+
+
+def big_book(count: int) -> Playbook:
+    """A download of many pieces, all here but the last, so that one of them fits into the budget."""
+    book = Playbook()
+    book.download = Download([SIZE] * count, have=Bitfield(count), rng=Random(1), limits=LIMITS)
+    return book
+
+
+def test_who_completes_a_piece_asked_of_two_first_wins_and_the_other_is_cancelled() -> None:
+    count = 100
+    book = big_book(count)
+    everything, rest = Bitfield.full(count), set(range(count))
+    under_way = [c for c in book.tell(PeerJoined(A, everything)) if isinstance(c, RequestPieces)]
+    while len(rest) > 1:
+        request = under_way.pop(0)
+        for piece in Bitfield.from_ranges(request.ranges, count):
+            if len(rest) == 1:
+                break
+            book.now += 0.01
+            given = book.tell(BlockStored(A, piece, SIZE), PieceVerified(A, piece))
+            under_way += [c for c in given if isinstance(c, RequestPieces)]
+            rest.discard(piece)
+    [last] = rest
+    book.tell(BlockStored(A, last, 1))
+    book.now += 0.4
+    commands = book.tell(PeerJoined(B, everything)) + wait(book, 0.5)
+    [hedge] = [c for c in commands if isinstance(c, RequestPieces)]
+    assert (hedge.peer, hedge.ranges) == (B, ((last, 1),))
+    assert book.download.drawn_from(A) == book.download.drawn_from(B) == {last}
+    commands = book.tell(BlockStored(B, last, SIZE), PieceVerified(B, last))
+    assert isinstance(commands[0], CancelRequest)
+    assert commands[1:] == [Finish()]
+
+
+def test_bytes_that_came_for_nothing_are_counted() -> None:
+    book = big_book(100)
+    assert book.download.duplicate_budget == 20
+    book.tell(PeerJoined(A, Bitfield.full(100)), BytesWasted(A, 7), BytesWasted(A, 4))
+    assert book.download.duplicate_bytes == 11
+
+
+# -- pieces without proofs ---------------------------------------------------------------------------------
+
+
+def test_a_piece_that_failed_and_that_one_peer_gave_is_his_fault() -> None:
+    book = Playbook()
+    book.tell(PeerJoined(A, only(0, 1)), BlockStored(A, 0, SIZE))
+    book.tell(PieceFailed(0))
+    assert book.download.state(0) is PieceState.MISSING
+    book.tell(BlockStored(A, 1, SIZE))
+    assert book.tell(PieceFailed(1)) == [DropPeer(A)]
+
+
+def test_a_piece_that_failed_and_that_several_gave_is_asked_whole_of_one() -> None:
+    book = Playbook(have=~only(0, 1))
+    book.tell(PeerJoined(A, only(0)))
+    book.tell(BlockStored(A, 0, 4), PeerLeft(A), PeerJoined(B, only(0)), BlockStored(B, 0, 6))
+    _cancelled, again = book.tell(PieceFailed(0))
+    assert isinstance(again, RequestPieces)
+    assert (again.peer, pieces_of(again)) == (B, [0])
+    assert book.download.banned == frozenset()
+    book.tell(BlockStored(B, 0, SIZE), PieceFailed(0))
+    [elsewhere] = book.requests(PeerJoined(C, only(0, 1)))[1:]
+    assert pieces_of(elsewhere) == [0]  # on parole: alone, after the others
+
+
+# -- what is wanted ----------------------------------------------------------------------------------------
+
+
+def test_only_what_is_wanted_is_asked_for() -> None:
+    book = Playbook()
+    book.download = Download([SIZE] * COUNT, have=only(1), rng=Random(1), wanted=only(0, 1, 6))
+    assert book.download.remaining_bytes == 2 * SIZE
+    asked = {piece for request in book.requests(PeerJoined(A, ALL)) for piece in pieces_of(request)}
+    assert asked == {0, 6}
+    assert book.tell(BlockStored(A, 0, SIZE), PieceVerified(A, 0)) == []
+    assert book.tell(BlockStored(A, 6, SIZE), PieceVerified(A, 6)) == [Finish()]
+    assert book.download.state(5) is PieceState.UNWANTED
+
+
+def test_what_is_more_urgent_is_asked_for_first() -> None:
+    book = Playbook()
+    limits = replace(LIMITS, request_bytes=SIZE, requests_per_peer=1)
+    book.download = Download(
+        [SIZE] * COUNT, have=NONE, rng=Random(1), limits=limits, priorities=[0, 0, 1, 0, 0, 2, 0, 0]
+    )
+    [first] = book.requests(PeerJoined(A, ALL))
+    [second] = book.requests(BlockStored(A, 5, SIZE), PieceVerified(A, 5))
+    assert [pieces_of(first), pieces_of(second)] == [[5], [2]]
+
+
+# -- zones -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_near_peer_has_or_expects_is_not_asked_of_a_far_one_for_a_while() -> None:
+    book = Playbook(have=~only(0, 1, 2))
+    book.tell(PeerJoined(A, only(0)), PeerComing(A, only(1)))
+    [request] = book.requests(PeerJoined(B, ALL, is_near=False))
+    assert pieces_of(request) == [2]
+    asked = [c for c in wait(book, 10) if isinstance(c, RequestPieces) and c.peer == B]
+    assert 1 in {piece for request in asked for piece in pieces_of(request)}
