@@ -43,10 +43,15 @@ class Picker:
         self._classes = _classes(priorities or ())
         self._random_left = 0 if sequential else RANDOM_FIRST
         self._share = (0, len(piece_sizes))
+        self._has_mates = False
 
-    def share(self, own: PeerId, mates: Iterable[PeerId]) -> None:
-        """Take our part of what nobody near has yet: each mate that does the same takes another one."""
-        self._share = share_of(own, mates, len(self._piece_sizes))
+    def share(self, own: PeerId, mates: Sequence[PeerId]) -> None:
+        """Take our part of what nobody near has yet: each mate that does the same takes another one.
+
+        Without an id of our own, that is anything.
+        """
+        self._has_mates = bool(mates)
+        self._share = share_of(own, mates if own else (), len(self._piece_sizes))
 
     def pick(self, among: int, peer: Peer, size_max: int) -> list[int]:
         """Choose from the set `among`, which is not empty, what to ask `peer` for; ascending.
@@ -97,15 +102,19 @@ class Picker:
         """Where in `pool` to begin: some of it is there or above."""
         if self._sequential:
             return 0
+        first, end = 0, len(self._piece_sizes)
         is_nobodys = not self._random_left and not self._availability.is_expected_near(pool)
-        first, end = self._share if is_nobodys else (0, len(self._piece_sizes))
+        if is_nobodys:
+            share = (pool >> self._share[0]) & ((1 << self._share[1] - self._share[0]) - 1)
+            if share:
+                first, end = self._share
+                pool = share << first
+        # Two that go on and on from one place would ask for the same for ever: each hears of the other too late.
         onward = peer.next_piece
-        if onward is not None and first <= onward < end and pool >> onward & 1:
+        if onward is not None and pool >> onward & 1 and not (is_nobodys and self._has_mates):
             return onward
-        if is_nobodys and (pool >> first) & ((1 << end - first) - 1):
-            return first
-        start = self._rng.randrange(len(self._piece_sizes))
-        return start if pool >> start else 0
+        start = self._rng.randrange(first, end)
+        return start if pool >> start else first
 
 
 def share_of(own: PeerId, mates: Iterable[PeerId], piece_count: int) -> tuple[int, int]:

@@ -107,7 +107,11 @@ class World:
                 self.requests[request] = command
                 self.owed[request] = [(piece, self.stored.get(piece, 0)) for piece in asked]
                 self.check_duplicates()
-                of_peer = [r for r, owed in self.owed.items() if owed and self.requests[r].peer == peer]
+                of_peer = [
+                    r
+                    for r, owed in self.owed.items()
+                    if self.requests[r].peer == peer and any(piece not in self.verified for piece, _ in owed)
+                ]
                 assert len(of_peer) <= LIMITS.requests_per_peer
             case CancelRequest(request):
                 del self.owed[request]

@@ -144,3 +144,14 @@ def test_it_keeps_the_limits_and_picks_something_wanted(
     assert not bits_of(picked) & ~bits
     assert len(runs_of(picked)) <= ranges_max
     assert len(picked) == 1 or 10 * len(picked) <= size_max
+
+
+def test_two_that_know_of_each_other_do_not_go_on_and_on_from_one_place() -> None:
+    """Each hears of the other's picks too late: in step they would ask for the same for ever."""
+    second = set()
+    for seed in range(40):
+        picking, of = Picking(seed=seed), peer()
+        picking.picker.share(b"", [b"b"])
+        first = picking.pick(of=of)
+        second.add((picking.pick(ALL ^ bits_of(first), of)[0] - first[0]) % COUNT)
+    assert len(second) > COUNT // 2
