@@ -269,5 +269,7 @@ class Asking:
     def _hedge(self, idle: Peer, hedge: Hedge, now: float) -> None:
         size = self.ledger.missing_bytes(hedge.piece)
         if size <= self.budget.left(now):
+            if hedge.instead is not None:
+                self.cancel(hedge.instead, now)
             self.budget.hedge(hedge.piece, size)
             self._request(idle, [hedge.piece], now, is_hedge=True)

@@ -39,6 +39,10 @@ class Ledger:
         """The requests that owe a piece."""
         return self._owed.get(piece, [])
 
+    def owing_peers(self, piece: int) -> list[Peer]:
+        """Who owes a piece."""
+        return [request.peer for request in self.owing(piece)]
+
     def missing_bytes(self, piece: int) -> int:
         """How much of a piece is still to come."""
         return self.piece_sizes[piece] - self._stored.get(piece, 0)

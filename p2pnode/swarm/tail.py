@@ -102,10 +102,10 @@ class Steal:
 
 @dataclass(frozen=True, slots=True)
 class Hedge:
-    """Ask for a piece a second time."""
+    """Ask for a piece a second time, or somebody else than the second one, whose request `instead` gives nothing."""
 
-    request: Request
     piece: int
+    instead: Request | None
 
 
 def find_steal(
@@ -149,13 +149,15 @@ def find_hedge(
             if len(owed) != 1 or now - request.asked_at <= times.usual_max_s:
                 continue
             piece = owed[0]
-            is_shared = len(ledger.owing(piece)) > 1 or piece in ledger.verifier
-            if is_shared or not offered >> piece & 1:
+            is_second = request.is_hedge and now - slow.pace.stored_at > times.usual_max_s
+            if piece in ledger.verifier or not offered >> piece & 1:
+                continue
+            if len(ledger.owing(piece)) > 1 and (not is_second or idle in ledger.owing_peers(piece)):
                 continue
             idle_s = idle.pace.seconds_for(ledger.piece_sizes[piece], now, rate_else)
             slow_s = slow.pace.seconds_for(ledger.missing_bytes(piece), now, rate_else)
             if _gains(idle_s, slow_s):
-                return Hedge(request, piece)
+                return Hedge(piece, request if is_second else None)
     return None
 
 

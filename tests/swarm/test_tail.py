@@ -78,10 +78,22 @@ def test_the_last_piece_of_a_request_is_hedged_when_it_takes_longer_than_usual()
 
 def test_no_piece_is_hedged_twice_nor_while_it_is_hashed() -> None:
     ending = Ending([3])
+    ending.times.add(0.5)
     ending.ledger.open(peer(b"other", 100.0), [3], NOW, is_hedge=True)
+    ending.ledger.stored(b"other", 3, 1, NOW + 0.9)
     assert ending.hedge() is None
-    ending.ledger.stored(b"other", 3, SIZE, NOW)
+    ending.ledger.stored(b"other", 3, SIZE - 1, NOW + 0.9)
     assert ending.hedge() is None
+
+
+def test_a_second_one_that_gives_nothing_is_replaced_by_a_third() -> None:
+    ending = Ending([3])
+    ending.times.add(0.5)
+    second = ending.ledger.open(peer(b"other", 100.0), [3], NOW, is_hedge=True)
+    found = find_hedge(ending.idle, ALL, ending.ledger, ending.times, rate_else=100.0, now=NOW + 20)
+    assert found is not None and found.instead is second
+    again = find_hedge(ending.slow, ALL, ending.ledger, ending.times, rate_else=100.0, now=NOW + 20)
+    assert again is None  # it is asked for it already
 
 
 def test_the_budget_is_two_percent_with_all_that_may_still_come() -> None:
