@@ -70,6 +70,7 @@ class Fetcher:
         *,
         node_id: bytes,
         shares: Shares,
+        known_sources: Callable[[Wanted], list[NodeItem]],
         find_sources: FindSources,
         list_files: ListFiles,
         link_to: LinkTo,
@@ -85,6 +86,7 @@ class Fetcher:
         busy_s: BusySeconds,
     ) -> None:
         self._shares = shares
+        self._known_sources = known_sources
         self._find_sources = find_sources
         self._list_files = list_files
         self._link_to = link_to
@@ -252,10 +254,15 @@ class Fetcher:
             await trio.sleep(config.OFFER_RENEW_S)
 
     def _downloader(self, store: FileStore, wanted: Wanted, wait: bool) -> Downloader:
+        def known_sources() -> list[NodeItem]:
+            return self._known_sources(wanted)
+
         async def find_sources() -> list[NodeItem]:
             return await self._find_sources(wanted)
 
-        acquaintance = Acquaintance(find_sources, self._link_to, self._best_link, self._bans.is_banned)
+        acquaintance = Acquaintance(
+            known_sources, find_sources, self._link_to, self._best_link, self._bans.is_banned
+        )
         patience = Patience(wait)
         return Downloader(store, acquaintance, self._surroundings, patience, sequential=wanted.is_sequential)
 

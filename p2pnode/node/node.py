@@ -239,6 +239,7 @@ class Node:
         self._fetcher = Fetcher(
             node_id=self.node_id,
             shares=self._shares,
+            known_sources=self._exchange.known,
             find_sources=self._exchange.find,
             list_files=self.list_files,
             link_to=self._exchange.link_to,

@@ -76,6 +76,10 @@ class PeerExchange:
 
     # -- asking --------------------------------------------------------------------------------------------
 
+    def known(self, wanted: Wanted) -> list[NodeItem]:
+        """Everybody who is known to have it, without a question; no rumours."""
+        return list(self._known(wanted, self._search(wanted)).values())
+
     async def find(self, wanted: Wanted) -> list[NodeItem]:
         """Everybody who is known to have it; asks the server, and some peers who have it themselves."""
         search = self._search(wanted)

@@ -28,8 +28,12 @@ BestLink = Callable[[bytes], PeerLink | None]
 
 @dataclass(frozen=True, slots=True)
 class Acquaintance:
-    """How a download finds sources and reaches them. `best_link` is the link to a node that new requests use."""
+    """How a download finds sources and reaches them.
 
+    `known_sources` are those that need not be asked for; `best_link` is the link to a node that new requests use.
+    """
+
+    known_sources: Callable[[], list[NodeItem]]
     find_sources: FindSources
     link_to: LinkTo
     best_link: BestLink
@@ -170,6 +174,7 @@ class Sources:
 
     async def _look(self, nursery: trio.Nursery) -> None:
         began_at = trio.current_time()
+        self._join_all(self._acquaintance.known_sources(), nursery)
         while True:
             sources = await self._acquaintance.find_sources()
             if not self._seen.issuperset(source.node_id for source in sources):
@@ -177,13 +182,17 @@ class Sources:
                 self._seen.update(source.node_id for source in sources)
             if self._is_idle() and not self._joining - self.links.keys() - self._dialed:
                 self._patience.check(f"nobody gives {printable(self._metainfo.name)!r}")
-            for source in filter(self._is_wanted, sources):
-                if len(self._joining - self._useless) < config.SOURCES_LINKED_MAX:
-                    self._joining.add(source.node_id)
-                    nursery.start_soon(self._join, source)
+            self._join_all(sources, nursery)
             is_young = trio.current_time() - began_at < config.SOURCES_EAGER_S
             is_served = self.links and not is_young
             await trio.sleep(config.SOURCES_REFRESH_S if is_served else self._patience.pause_s)
+
+    def _join_all(self, sources: list[NodeItem], nursery: trio.Nursery) -> None:
+        """Link to those who are wanted, while there is room."""
+        for source in filter(self._is_wanted, sources):
+            if len(self._joining - self._useless) < config.SOURCES_LINKED_MAX:
+                self._joining.add(source.node_id)
+                nursery.start_soon(self._join, source)
 
     def _is_wanted(self, source: NodeItem) -> bool:
         return source.node_id not in self._joining and self._is_welcome(source.node_id)

@@ -68,7 +68,9 @@ class Downloading:
         self.downloader = self.make()
 
     def make(self, *, wait: bool = False, run_blocking: RunBlocking | None = None) -> Downloader:
-        acquaintance = Acquaintance(self.find_sources, self.link_to, self.best_link, self.bans.is_banned)
+        acquaintance = Acquaintance(
+            list, self.find_sources, self.link_to, self.best_link, self.bans.is_banned
+        )
         surroundings = Surroundings(
             node_id=self.us.node_id,
             news=self.news,
