@@ -17,7 +17,7 @@ from p2pnode.swarm.peer import Peer
 from p2pnode.swarm.piece_map import bits_of, runs_of
 from p2pnode.torrent.bitfield import Bitfield
 
-__all__ = ["Picker", "share_of"]
+__all__ = ["Picker", "nth_one", "rank_among"]
 
 RANDOM_FIRST = 4  # pieces, whoever has them: what is rare comes slowly, and who has nothing can give nothing
 
@@ -42,16 +42,14 @@ class Picker:
         self._sequential = sequential
         self._classes = _classes(priorities or ())
         self._random_left = 0 if sequential else RANDOM_FIRST
-        self._share = (0, len(piece_sizes))
-        self._has_mates = False
+        self._rank = self._mates = 0
 
     def share(self, own: PeerId, mates: Sequence[PeerId]) -> None:
         """Take our part of what nobody near has yet: each mate that does the same takes another one.
 
         Without an id of our own, that is anything.
         """
-        self._has_mates = bool(mates)
-        self._share = share_of(own, mates if own else (), len(self._piece_sizes))
+        self._rank, self._mates = rank_among(own, mates) if own else (0, len(mates))
 
     def pick(self, among: int, peer: Peer, size_max: int) -> list[int]:
         """Choose from the set `among`, which is not empty, what to ask `peer` for; ascending.
@@ -99,31 +97,48 @@ class Picker:
         return run
 
     def _start(self, pool: int, peer: Peer) -> int:
-        """Where in `pool` to begin: some of it is there or above."""
+        """Where in `pool` to begin: some of it is there or above.
+
+        What nobody has is cut anew for each question into as many parts as there are mates, of what is left of it:
+        all see nearly the same, so each stays in a part of its own to the very end. Within it, at random: two that
+        went on and on from one place would ask for the same for ever, since each hears of the other too late.
+        """
         if self._sequential:
             return 0
-        first, end = 0, len(self._piece_sizes)
         is_nobodys = not self._random_left and not self._availability.is_expected_near(pool)
-        if is_nobodys:
-            share = (pool >> self._share[0]) & ((1 << self._share[1] - self._share[0]) - 1)
-            if share:
-                first, end = self._share
-                pool = share << first
-        # Two that go on and on from one place would ask for the same for ever: each hears of the other too late.
+        rank, parts = (self._rank, self._mates + 1) if is_nobodys else (0, 1)
         onward = peer.next_piece
-        if onward is not None and pool >> onward & 1 and not (is_nobodys and self._has_mates):
+        if parts == 1 and onward is not None and pool >> onward & 1:
             return onward
-        start = self._rng.randrange(first, end)
-        return start if pool >> start else first
+        count = pool.bit_count()
+        first, end = rank * count // parts, (rank + 1) * count // parts
+        return nth_one(pool, self._rng.randrange(first, end) if first < end else self._rng.randrange(count))
 
 
-def share_of(own: PeerId, mates: Iterable[PeerId], piece_count: int) -> tuple[int, int]:
-    """The part `first … end - 1` of all pieces that is ours when every mate takes an equal one, by the order of ids."""
+def rank_among(own: PeerId, mates: Iterable[PeerId]) -> tuple[int, int]:
+    """How many of `mates` come before us in the order of ids, and how many there are."""
     rank = count = 0
     for mate in mates:
         count += 1
         rank += mate < own
-    return rank * piece_count // (count + 1), (rank + 1) * piece_count // (count + 1)
+    return rank, count
+
+
+def nth_one(bits: int, index: int) -> int:
+    """The place of the one in `bits` that has `index` ones below it; IndexError if there is none."""
+    if not 0 <= index < bits.bit_count():
+        raise IndexError(index)
+    place, width = 0, bits.bit_length()
+    while width > 1:
+        half = width // 2
+        low = bits & ((1 << half) - 1)
+        below = low.bit_count()
+        if index < below:
+            bits, width = low, half
+        else:
+            bits, width = bits >> half, width - half
+            place, index = place + half, index - below
+    return place
 
 
 def _classes(priorities: Sequence[int]) -> list[int]:

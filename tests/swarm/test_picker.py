@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from p2pnode.swarm.availability import Availability
 from p2pnode.swarm.peer import Peer
-from p2pnode.swarm.picker import RANDOM_FIRST, Picker, share_of
+from p2pnode.swarm.picker import RANDOM_FIRST, Picker, nth_one, rank_among
 from p2pnode.swarm.piece_map import bits_of, runs_of
 
 COUNT = 20
@@ -70,16 +70,29 @@ def test_a_request_goes_on_where_the_last_one_ended() -> None:
     assert second == [first[-1] + 1, first[-1] + 2]
 
 
-def test_mates_take_different_parts_of_what_nobody_has_yet() -> None:
-    picked = []
-    for own, other in ((b"a", b"b"), (b"b", b"a")):
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_mates_that_see_the_same_never_take_the_same(count: int) -> None:
+    ids = [bytes([number]) for number in range(count)]
+    mates = []
+    for own in ids:
         picking = Picking()
-        picking.picker.share(own, [other])
-        taken: list[int] = []
-        while len(taken) < COUNT // 2:
-            taken += picking.pick(ALL & ~bits_of(taken))
-        picked.append(sorted(taken))
-    assert picked == [list(range(10)), list(range(10, 20))]
+        picking.picker.share(own, [other for other in ids if other != own])
+        mates.append(picking)
+    left = ALL
+    while left.bit_count() >= count:
+        picked = [piece for picking in mates for piece in picking.pick(left)]
+        assert len(picked) == len(set(picked)) == count
+        left &= ~bits_of(sorted(picked))
+
+
+def test_who_has_mates_does_not_go_on_from_one_place() -> None:
+    first = set()
+    for seed in range(40):
+        picking = Picking(seed=seed)
+        picking.picker.share(b"a", [b"b"])
+        first.add(picking.pick()[0])
+    assert len(first) > 5
+    assert max(first) < COUNT // 2
 
 
 def test_who_is_done_with_his_part_goes_on_elsewhere() -> None:
@@ -97,11 +110,19 @@ def test_what_somebody_has_is_asked_for_from_anywhere() -> None:
     assert max(first) >= 10
 
 
-@given(st.integers(0, 40), st.sets(st.binary(min_size=1, max_size=3), min_size=1, max_size=9))
-def test_the_shares_of_all_mates_are_all_pieces(count: int, ids: set[bytes]) -> None:
-    shares = sorted(share_of(own, ids - {own}, count) for own in ids)
-    assert [piece for first, end in shares for piece in range(first, end)] == list(range(count))
-    assert max(end - first for first, end in shares) - min(end - first for first, end in shares) <= 1
+@given(st.sets(st.binary(min_size=1, max_size=3), min_size=1, max_size=9))
+def test_every_mate_has_a_rank_of_its_own(ids: set[bytes]) -> None:
+    ranks = [rank_among(own, ids - {own}) for own in ids]
+    assert sorted(ranks) == [(rank, len(ids) - 1) for rank in range(len(ids))]
+
+
+@given(st.integers(0, 1 << 70))
+def test_finds_each_one_by_its_number(bits: int) -> None:
+    places = [place for place in range(bits.bit_length()) if bits >> place & 1]
+    assert [nth_one(bits, index) for index in range(bits.bit_count())] == places
+    for index in (-1, bits.bit_count()):
+        with pytest.raises(IndexError):
+            nth_one(bits, index)
 
 
 def test_in_order_on_request() -> None:
