@@ -23,6 +23,7 @@ from p2pnode.node.transfer import Transfer, fetch_metainfo, requests_for
 from p2pnode.storage import FileStore
 from p2pnode.testing.nodes import inline_blocking
 from p2pnode.torrent import (
+    Bitfield,
     FileHasher,
     HashedFile,
     Metainfo,
@@ -114,12 +115,16 @@ class Source:
 
 @asynccontextmanager
 async def transferring(
-    store: FileStore, request: FileRequest, throttle: Throttle | None = None
+    store: FileStore,
+    request: FileRequest,
+    throttle: Throttle | None = None,
+    wasted: list[int] | None = None,
+    begun: Callable[[Transfer], None] = lambda transfer: None,
 ) -> AsyncIterator[tuple[Source, list[tuple[int, int, bool]]]]:
     """A transfer under way, its source, and what was stored. Its failure is raised at the end."""
     ours, theirs = memory_stream_pair()
     stored: list[tuple[int, int, bool]] = []
-    wasted: list[int] = []
+    count_wasted = ([] if wasted is None else wasted).append
     failure: list[P2PNodeError] = []
 
     def note(runs: list[Stored]) -> None:
@@ -130,8 +135,9 @@ async def transferring(
             storing = Storing(store, inline_blocking())
             with FetchDiagnosis(store.times, lambda: 0.0).request(b"source") as task:
                 transfer = Transfer(
-                    MessageStream(ours), storing, note, wasted.append, throttle or Throttle(), task
+                    MessageStream(ours), storing, note, count_wasted, throttle or Throttle(), task
                 )
+                begun(transfer)
                 await transfer.fetch(request)
         except P2PNodeError as error:
             failure.append(error)
@@ -160,6 +166,59 @@ async def test_pieces_come_in_chunks_of_any_number_of_blocks(
     assert [piece for piece, _, complete in stored if complete] == [0, 1, 2, 3]
     assert sum(size for _, size, _ in stored) == len(DATA)
     assert store.publish().read_bytes() == DATA
+
+
+async def test_a_shortened_transfer_ends_with_the_last_piece_that_is_wanted(
+    autojump_clock: MockClock, store: FileStore
+) -> None:
+    begun: list[Transfer] = []
+    wasted: list[int] = []
+    async with transferring(store, asked((0, 4)), wasted=wasted, begun=begun.append) as (source, stored):
+        await source.begin()
+        await source.send(chunk(0, 0, 4, hashes=True))
+        await trio.sleep(1)
+        begun[0].shorten(Bitfield(4).adding(0, 2))
+        await source.send(chunk(0, 4, 4, hashes=False), chunk(1, 0, 8, hashes=True))
+    assert [piece for piece, _, complete in stored if complete] == [0, 1]
+    assert wasted == []
+
+
+async def test_a_transfer_is_shortened_in_the_middle_of_a_piece_that_is_not_wanted(
+    autojump_clock: MockClock, store: FileStore
+) -> None:
+    begun: list[Transfer] = []
+    wasted: list[int] = []
+    async with transferring(store, asked((0, 4)), wasted=wasted, begun=begun.append) as (source, stored):
+        await source.begin()
+        header, raw = chunk(1, 0, 8, hashes=True)
+        await source.send(chunk(0, 0, 8, hashes=True))
+        await source.stream.send(header, raw[: len(raw) - 3 * BLOCK - 100])
+        await trio.sleep(0.1)
+        begun[0].shorten(Bitfield(4).adding(0))
+    assert [piece for piece, _, complete in stored if complete] == [0]
+    written = sum(size for _, size, _ in stored)
+    assert wasted == [PIECE + 5 * BLOCK - 100 - written]
+
+
+async def test_what_was_here_already_counts_as_wasted(autojump_clock: MockClock, store: FileStore) -> None:
+    wasted: list[int] = []
+    put(store, 0, 2, 3)
+    put(store, 3, 0, 3)  # all of it: two blocks and a bit
+    async with transferring(store, asked((0, 1), (3, 1)), wasted=wasted) as (source, _):
+        await source.begin()
+        await source.send(chunk(0, 0, 8, hashes=True), chunk(3, 0, 3, hashes=True))
+        assert await source.end(PIECE + len(piece_data(3))) == PIECE + len(piece_data(3))
+    assert wasted == [3 * BLOCK + len(piece_data(3))]
+
+
+async def test_a_piece_that_is_wrong_was_wasted(autojump_clock: MockClock, store: FileStore) -> None:
+    wasted: list[int] = []
+    header, raw = chunk(0, 0, 8, hashes=True)
+    with pytest.raises(PieceMismatch):
+        async with transferring(store, asked((0, 1)), wasted=wasted) as (source, _):
+            await source.begin()
+            await source.stream.send(header, raw[:256] + bytes(PIECE))
+    assert wasted == [PIECE]
 
 
 async def test_a_begun_piece_is_continued_from_its_first_missing_block(

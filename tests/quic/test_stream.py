@@ -243,6 +243,23 @@ async def test_what_comes_after_we_stopped_reading_returns_its_credit(autojump_c
         assert accepted._engine._consumed_bytes == accepted._engine._local_max_data.used > 0
 
 
+async def test_one_side_alone_is_stopped_and_what_nobody_takes_is_counted(autojump_clock: Clock) -> None:
+    async with Network() as network, streams(network) as (ours, theirs):
+        counted: list[int] = []
+        theirs.on_unwanted = counted.append
+        await ours.send_all(bytes(1000))
+        await trio.sleep(1)
+        await ours.send_all(bytes(500))  # on its way when the other side stops
+        theirs.stop_receiving()
+        assert counted == [1000]
+        await trio.sleep(1)
+        assert sum(counted) == 1500
+        with pytest.raises(StreamReset):
+            await ours.send_all(b"nobody listens")
+        await theirs.send_all(b"still open")
+        assert await ours.receive_some() == b"still open"
+
+
 async def test_aclose_finishes_what_was_handed_over_and_stops_the_rest(autojump_clock: Clock) -> None:
     async with Network() as network, streams(network) as (ours, theirs):
         async with ours:

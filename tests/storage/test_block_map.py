@@ -45,6 +45,11 @@ def test_a_piece_is_in_one_place_and_every_block_is_counted(steps: list[tuple[st
         assert missing == {b for b in range(count) if (piece, b) not in model}
         assert blocks.has_blocks(piece, 0, count) == (not missing)
     last_blocks = {(2, 0): 100, (3, 1): 1}
+    for piece, block in ((p, b) for p in range(4) for b in range(COUNTS[p])):
+        size = last_blocks.get((piece, block), BLOCK_SIZE) if (piece, block) in model else 0
+        assert blocks.bytes_in(piece, block, 1) == size
+    for piece, count in enumerate(COUNTS):
+        assert blocks.bytes_in(piece, 0, count) == sum(blocks.bytes_in(piece, b, 1) for b in range(count))
     assert blocks.bytes_here == sum(last_blocks.get(place, BLOCK_SIZE) for place in model)
 
 
