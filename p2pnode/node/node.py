@@ -403,14 +403,13 @@ class Node:
     def statistics(self) -> dict[str, int | float]:
         """Counters since the start."""
         quic = self._endpoint.statistics
-        uploads = self._uploads.limited_s
         return {
             "links": sum(1 for _ in self._link_service.links),
             "files_shared": sum(1 for _ in self._shares),
             "bytes_sent": self._uploader.bytes_sent,
             "requests_served": self._uploader.requests_served,
             **self._fetcher.statistics,
-            **{f"upload_limited_by_{word}_s": uploads.get(word, 0.0) for word in Bottleneck},
+            **{f"upload_limited_by_{word}_s": self._uploads.limited_s.get(word, 0.0) for word in Bottleneck},
             "connections_dialed": quic.connections_dialed,
             "connections_accepted": quic.connections_accepted,
             "quic_escapes": quic.escapes,
