@@ -207,7 +207,9 @@ SOURCES_ANSWER_S: Final = 0.5  # who has not said by now who has it: the answer 
 PEERS_ASKED_AT_ONCE: Final = (
     4  # peers that never were asked who has it; those that were, one each SOURCES_REFRESH_S
 )
-SEARCHES_MAX: Final = 1024  # torrents of which we know who was asked; the oldest is forgotten
+SEARCHES_MAX: Final = 1024  # torrents of which we know who was asked, or who asked; the oldest is forgotten
+RECENT_ASKERS_MAX: Final = 64  # nodes of whom we know that they asked for one torrent …
+RECENT_ASKER_S: Final = 5.0  # … for so long: by then they have announced what they fetch
 SOURCES_REFRESH_S: Final = 5.0  # how often a running download asks who else has it
 REQUESTS_PER_LINK_MAX: Final = 64  # streams one peer may have us work on; more are answered BUSY
 DISK_THREADS: Final = 8  # blocking calls at once: disks gain nothing beyond

@@ -27,17 +27,17 @@ from p2pnode.node.loop_load import BusySeconds
 from p2pnode.node.metainfo_search import MetainfoSearch
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.patience import Patience
+from p2pnode.node.peer_exchange import PeerExchange
 from p2pnode.node.rate_limits import Throttles
 from p2pnode.node.references import Reference, Wanted, pick_by_name, wanted_from
 from p2pnode.node.sharing import Shares
-from p2pnode.node.sources import Acquaintance, BestLink, LinkTo
+from p2pnode.node.sources import Acquaintance, BestLink
 from p2pnode.node.swarm_news import SwarmNews
 from p2pnode.node.transfer import fetch_metainfo, open_in_time
 from p2pnode.storage import FileStore, peek_journal
 from p2pnode.torrent import Bitfield, Metainfo, Selection, printable, safe_name
 from p2pnode.wire.communication import FileItem, NodeItem
 
-FindSources = Callable[[Wanted], Awaitable[list[NodeItem]]]
 ListFiles = Callable[[str], Awaitable[list[FileItem]]]
 
 
@@ -70,10 +70,8 @@ class Fetcher:
         *,
         node_id: bytes,
         shares: Shares,
-        known_sources: Callable[[Wanted], list[NodeItem]],
-        find_sources: FindSources,
+        exchange: PeerExchange,
         list_files: ListFiles,
-        link_to: LinkTo,
         best_link: BestLink,
         bans: Bans,
         blame: Callable[[bytes, str], None],
@@ -86,10 +84,8 @@ class Fetcher:
         busy_s: BusySeconds,
     ) -> None:
         self._shares = shares
-        self._known_sources = known_sources
-        self._find_sources = find_sources
+        self._exchange = exchange
         self._list_files = list_files
-        self._link_to = link_to
         self._best_link = best_link
         self._bans = bans
         self._news = news
@@ -255,13 +251,13 @@ class Fetcher:
 
     def _downloader(self, store: FileStore, wanted: Wanted, wait: bool) -> Downloader:
         def known_sources() -> list[NodeItem]:
-            return self._known_sources(wanted)
+            return self._exchange.known(wanted)
 
         async def find_sources() -> list[NodeItem]:
-            return await self._find_sources(wanted)
+            return await self._exchange.find(wanted)
 
         acquaintance = Acquaintance(
-            known_sources, find_sources, self._link_to, self._best_link, self._bans.is_banned
+            known_sources, find_sources, self._exchange.link_to, self._best_link, self._bans.is_banned
         )
         patience = Patience(wait)
         return Downloader(store, acquaintance, self._surroundings, patience, sequential=wanted.is_sequential)
@@ -283,7 +279,9 @@ class Fetcher:
 
     async def _metainfo_from_sources(self, wanted: Wanted, patience: Patience) -> Metainfo:
         async def find_sources() -> list[NodeItem]:
-            return await self._find_sources(wanted)
+            sources = await self._exchange.find(wanted)
+            self._exchange.meet(sources)
+            return sources
 
         async def ask(source: NodeItem) -> Metainfo:
             return await self._metainfo_from(source, wanted)
@@ -292,7 +290,7 @@ class Fetcher:
         return await MetainfoSearch(find_sources, ask, patience).run(what)
 
     async def _metainfo_from(self, source: NodeItem, wanted: Wanted) -> Metainfo:
-        link = await self._link_to(source)
+        link = await self._exchange.link_to(source)
         stream = await open_in_time(link.request)
         try:
             metainfo = await fetch_metainfo(stream, source.file_id, self._run_blocking)

@@ -239,10 +239,8 @@ class Node:
         self._fetcher = Fetcher(
             node_id=self.node_id,
             shares=self._shares,
-            known_sources=self._exchange.known,
-            find_sources=self._exchange.find,
+            exchange=self._exchange,
             list_files=self.list_files,
-            link_to=self._exchange.link_to,
             best_link=self._link_service.links.best,
             bans=self._link_service.bans,
             blame=self._link_service.blame,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, islice
 
 import trio
 from msgspec.structs import replace
@@ -27,9 +28,9 @@ from p2pnode.node.references import Wanted
 from p2pnode.node.requests import ask_sources
 from p2pnode.quic import Address
 from p2pnode.torrent import Bitfield, Metainfo
-from p2pnode.tracker import Rumours, believable, known_addresses, visible_addresses
+from p2pnode.tracker import RecentAskers, Rumours, believable, known_addresses, visible_addresses
 from p2pnode.wire.codec import rows_that_fit
-from p2pnode.wire.communication import FindSources, NodeItem, Sources
+from p2pnode.wire.communication import FindSources, NodeItem, PieceRanges, Sources
 
 LinkTo = Callable[[NodeItem], Awaitable[PeerLink]]
 
@@ -73,6 +74,7 @@ class PeerExchange:
         self._rumours = Rumours()
         self._private_roots: set[bytes | None] = set()
         self._searches: dict[tuple[bytes | None, bytes | None], _Search] = {}  # by file id and pieces root
+        self._askers = RecentAskers()
 
     # -- asking --------------------------------------------------------------------------------------------
 
@@ -103,6 +105,19 @@ class PeerExchange:
         )
         return [*found.values(), *rumours]
 
+    def meet(self, sources: Iterable[NodeItem]) -> None:
+        """Link to those who fetch it too, beside all else: by the time that we know what it is, the links stand."""
+
+        async def link_to(source: NodeItem) -> None:
+            try:
+                await self.link_to(source)
+            except REMOTE_FAULTS:
+                return  # who draws from it tries again, and says why not
+
+        for source in islice((item for item in sources if item.is_fetching), config.SOURCES_LINKED_MAX):
+            if self._links.best(source.node_id) is None:
+                self._nursery.start_soon(link_to, source)
+
     async def link_to(self, source: NodeItem) -> PeerLink:
         """Link to a source that was found; whoever told us of it is believed so much more, or less."""
         try:
@@ -126,8 +141,8 @@ class PeerExchange:
         found = {source.node_id: source for source in wanted.sources}
         for source in self._presence.known_sources(wanted.file_id, wanted.pieces_root):
             found[source.node_id] = source
-        for link, have in self._neighbours(wanted.file_id):
-            found.setdefault(link.node_id, _neighbour(link, have, wanted.file_id, ()))
+        for link, item in self._neighbours(wanted.file_id):
+            found.setdefault(link.node_id, item)
         found.update(search.by_server)
         found.pop(self._own_id, None)
         return found
@@ -220,36 +235,41 @@ class PeerExchange:
     # -- answering -----------------------------------------------------------------------------------------
 
     def answer(self, node_id: bytes, address: Address, asked: FindSources) -> Sources:
-        """Who has it, as the asker may know it: as is announced here, and as our peers told us."""
+        """Who has it, as the asker may know it: as is announced here, as our peers told us, and who asked too."""
         rows = list(self._presence.answer_sources(node_id, address, asked).sources)
         named = {node_id, *(row.node_id for row in rows)}
-        for link, have in self._neighbours(asked.file_id):
+        for link, item in chain(self._neighbours(asked.file_id), self._recent_askers(asked.file_id)):
             if len(rows) >= asked.limit:
                 break
             addresses = _addresses(link, address)
             if link.node_id not in named and addresses:
                 named.add(link.node_id)
-                rows.append(_neighbour(link, have, asked.file_id, addresses))
+                rows.append(replace(item, addresses=addresses))
+        if rows and asked.file_id is not None:
+            self._askers.note(asked.file_id, node_id, trio.current_time())
         return Sources(rows_that_fit(rows, asked.limit))
 
-    def _neighbours(self, file_id: bytes | None) -> Iterator[tuple[PeerLink, Bitfield]]:
+    def _neighbours(self, file_id: bytes | None) -> Iterator[tuple[PeerLink, NodeItem]]:
+        """Those who told us what they have; each tells others himself, unless it is all there is."""
         if file_id is not None:
-            yield from self._heard(file_id)
+            for link, have in self._heard(file_id):
+                ranges = have.ranges() if have.is_complete else ()
+                yield link, _item(link, file_id, ranges, is_fetching=not have.is_complete)
+
+    def _recent_askers(self, file_id: bytes | None) -> Iterator[tuple[PeerLink, NodeItem]]:
+        """Those who asked us a moment ago, as if they had told that they fetch it."""
+        if file_id is not None:
+            for node_id in self._askers.recent(file_id, trio.current_time()):
+                if (link := self._links.best(node_id)) is not None:
+                    yield link, _item(link, file_id, (), is_fetching=True)
 
 
 async def _ask(link: PeerLink, wanted: Wanted) -> list[NodeItem]:
     return await ask_sources(link.request, file_id=wanted.file_id, pieces_root=wanted.pieces_root)
 
 
-def _neighbour(
-    link: PeerLink, have: Bitfield, file_id: bytes | None, addresses: tuple[Address, ...]
-) -> NodeItem:
-    """One who told us what he has; he tells others himself, unless it is all there is."""
-    assert file_id is not None
-    ranges = have.ranges() if have.is_complete else ()
-    return NodeItem(
-        link.node_id, addresses, file_id, ranges, link.peer.zone, is_fetching=not have.is_complete
-    )
+def _item(link: PeerLink, file_id: bytes, have: PieceRanges, *, is_fetching: bool) -> NodeItem:
+    return NodeItem(link.node_id, (), file_id, have, link.peer.zone, is_fetching)
 
 
 def _addresses(link: PeerLink, asker: Address) -> tuple[Address, ...]:

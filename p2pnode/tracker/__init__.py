@@ -6,6 +6,7 @@ everybody announces again.
 
 from p2pnode.tracker.addresses import Address, Reach, known_addresses, reach_of, visible_addresses
 from p2pnode.tracker.piece_ranges import largest
+from p2pnode.tracker.recent_askers import RecentAskers
 from p2pnode.tracker.registry import LOCAL_HOST, Asker, Registry, RegistryLimits
 from p2pnode.tracker.rumours import Rumours, believable
 
@@ -14,6 +15,7 @@ __all__ = [
     "Address",
     "Asker",
     "Reach",
+    "RecentAskers",
     "Registry",
     "RegistryLimits",
     "Rumours",
