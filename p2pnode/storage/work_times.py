@@ -46,6 +46,6 @@ class Stopwatch:
 class WorkTimes:
     """Where the time of a store's threads goes."""
 
-    def __init__(self) -> None:
-        self.disk = Stopwatch()
-        self.hashing = Stopwatch()
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.disk = Stopwatch(clock)
+        self.hashing = Stopwatch(clock)

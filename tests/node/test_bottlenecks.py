@@ -1,7 +1,7 @@
 """Each bottleneck, put between whole nodes, is named by both ends in each of the seconds that it lasts.
 
-What a disk and hashing cost is simulated twice: `inline_blocking` takes virtual time from the transfer, and a
-sleep inside the one function or the other lets the store's own stopwatches tell which of the two it was.
+What a disk and hashing cost is simulated twice: `inline_blocking` takes virtual time from the transfer, and the
+clock of the store's own stopwatches goes on inside the one function or the other only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from p2pnode.node.bottleneck import Bottleneck
 from p2pnode.node.events import FetchCompleted, FetchProgress, FetchStarted, UploadProgress
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.rate_limits import RateLimits
-from p2pnode.storage import file_store
+from p2pnode.storage import WorkTimes, checking, file_store
 from p2pnode.testing.network import LinkProfile
 from p2pnode.testing.nodes import PORT, inline_blocking
 from p2pnode.torrent import Ticket, TicketNode
@@ -37,16 +37,21 @@ Slowed = Callable[[str], None]
 
 @pytest.fixture
 def slowed(monkeypatch: pytest.MonkeyPatch) -> Slowed:
-    """Makes a function that stores use take 3 ms more, which is longer than any other takes."""
+    """Makes a function that stores use the only one that takes time, by their stopwatches."""
 
     def slow(name: str) -> None:
         function = getattr(file_store, name)
+        worked_s = 0.0
 
         def slow_function(*arguments: Any) -> Any:
-            time.sleep(0.003)
+            nonlocal worked_s
+            worked_s += 0.003
             return function(*arguments)
 
-        monkeypatch.setattr(file_store, name, slow_function)
+        for module in (file_store, checking):
+            if name in vars(module):
+                monkeypatch.setattr(module, name, slow_function)
+        monkeypatch.setattr(file_store, "WorkTimes", lambda: WorkTimes(lambda: worked_s))
 
     return slow
 
@@ -120,7 +125,7 @@ async def test_a_receiver_that_is_slow_to_write_or_hash(
     autojump_clock: MockClock, swarm: Swarm, slowed: Slowed, function: str, named: Bottleneck
 ) -> None:
     slowed(function)
-    pair = await Pair.transferring(swarm, 6 * MIB, receiver={"run_blocking": inline_blocking(1.0)})
+    pair = await Pair.transferring(swarm, 3 * MIB, receiver={"run_blocking": inline_blocking(1.0)})
     named_by_receiver = pair.named_by_receiver()[1:]  # in the first second its queue fills
     assert len(named_by_receiver) >= 3
     assert set(named_by_receiver) == {named}

@@ -47,6 +47,6 @@ async def test_how_the_kernel_could_be_faster_is_said_once_and_to_who_transfers(
         assert len(at_start) == said_at_start
         for _ in range(2):
             with pytest.raises(NotFound):
-                await node.fetch("00" * 32)
+                await node.fetch("no server knows this name")
         [hint] = at_start + warnings_in(channel)
         assert "sysctl -w net.core.rmem_max=1073741824" in hint
