@@ -131,6 +131,9 @@ def test_liars_give_nothing(swarm_simulation: SwarmSimulation, seeds: int, liars
     assert result.corrupt == ()
     assert sum(result.given[name] for name in result.plan.seed_names) == 1_000_000
     assert all(result.given[name] == 0 for name in result.plan.liar_names)
+    assert result.duplicate_bytes > 0
+    if liars > seeds:  # all of them are needed until they are known
+        assert result.banned == dict.fromkeys(result.plan.liar_names, ("peer-1",))
 
 
 def test_what_goes_from_zone_to_zone_is_counted(swarm_simulation: SwarmSimulation) -> None:
