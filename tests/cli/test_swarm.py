@@ -9,6 +9,7 @@ from random import Random
 import pytest
 import trio
 
+from p2pnode import config
 from p2pnode.cli.console import Console
 from p2pnode.cli.swarm import _conclude, _swarm
 from p2pnode.cli.swarm_nodes import SwarmFailed, SwarmNode, environment, program
@@ -185,7 +186,8 @@ def test_a_swarm_on_slow_links_goes_on_when_its_server_is_killed_and_some_lie(tm
     assert result["bound_seconds"] == 1.6
     assert result["ratio"] == result["seconds"] / 1.6 > 0.9
     assert 0.9 < result["wide_ratio"] <= 2.0
-    assert result["duplicate_fraction"] <= 0.02
+    lies = config.BAD_PIECES_MAX * config.REQUEST_BYTES_MIN  # to each peer, before it knows better
+    assert result["duplicate_fraction"] <= 0.02 + lies / result["size"]
 
 
 def test_an_interrupted_swarm_leaves_nothing(tmp_path: Path) -> None:
