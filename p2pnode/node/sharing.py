@@ -123,6 +123,7 @@ class Shares:
         It is not listed, and of no event. The store is closed by `take_back`, and by nobody else.
         """
         shared = Shared(metainfo, path, store)
+        self._doubted.discard(path)  # the store has hashed what was there
         self._lent.append(shared)
         return shared
 
@@ -141,20 +142,24 @@ class Shares:
     async def adopt(self, metainfo: Metainfo, path: Path) -> None:
         """Offer what a fetch just verified and put there, without hashing it again.
 
-        If it was lent, it is offered from the same store: requests under way go on.
+        If it was lent, it is offered from the same store: requests under way go on. What was withdrawn meanwhile
+        is neither offered nor remembered.
         """
         item = await self._run_blocking(find_item, path)
+        if path in self._doubted:
+            return
         await self._remember(item, metainfo)
-        if path.parent == self._files_dir:
+        if path.parent == self._files_dir and path not in self._doubted:
             here = (shared for shared in self._lent if shared.path == path)  # one: stores lock their targets
             self._offer(item, metainfo, next(here, None))
 
     def withdraw(self, shared: Shared, reason: str) -> None:
         """Stop offering an item whose bytes are no longer what they were; the next scan hashes it anew.
 
-        A lent one is not given out any more; its fetch goes on. A second call does nothing.
+        A lent one is not given out any more, and not adopted. A second call does nothing.
         """
         if any(lent is shared for lent in self._lent):
+            self._doubted.add(shared.path)
             self._stop_lending(shared)
             return
         self._doubted.update(path for path, (_, known) in self._by_path.items() if known is shared)

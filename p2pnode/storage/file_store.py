@@ -27,6 +27,7 @@ from p2pnode.storage.faults import translated
 from p2pnode.storage.journal import (
     Run,
     encode_checkpoint,
+    encode_doubted,
     encode_hashes,
     encode_pieces,
     encode_run,
@@ -55,13 +56,15 @@ class StoreState(enum.Enum):
     PARTIAL = "pieces are missing, or it is not yet published"
     COMPLETE = "everything that is wanted is here under its own name"
     FAILED = "the device did not keep what was written; a new start finds out what it has"
+    DOUBTED = "it was changed by somebody else while it was fetched; run it again"
     CLOSED = "closed"
 
 
 _MOVES: dict[StoreState, set[StoreState]] = {
-    StoreState.PARTIAL: {StoreState.COMPLETE, StoreState.FAILED, StoreState.CLOSED},
+    StoreState.PARTIAL: {StoreState.COMPLETE, StoreState.FAILED, StoreState.DOUBTED, StoreState.CLOSED},
     StoreState.COMPLETE: {StoreState.CLOSED},
     StoreState.FAILED: {StoreState.CLOSED},
+    StoreState.DOUBTED: {StoreState.CLOSED},
     StoreState.CLOSED: set(),
 }
 
@@ -181,8 +184,20 @@ class FileStore:
             is_whole = sum(map(len, parts)) == described.length
             is_right = is_whole and self.metainfo.check_block_hashes(piece, hashes)
         if not is_right:
+            self._doubt(described.file_index)
             raise SourceChanged(f"piece {piece} of {os.fspath(self.path)!r} is no longer what it was")
         return PieceData(hashes, parts)
+
+    def _doubt(self, file_index: int) -> None:
+        """A file was changed by somebody else: what is not published yet never is, before a new start hashed it."""
+        with self._syncing, self._journaling, translated("write the journal of", self.path):
+            with self._lock:
+                if self._state is StoreState.PARTIAL:
+                    self._move_to(StoreState.DOUBTED)
+                download = self._download
+            if download is not None:
+                download.journal.append(encode_doubted(file_index))
+                download.journal.sync()
 
     # -- writing -------------------------------------------------------------------------------------------
 

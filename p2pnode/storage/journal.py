@@ -11,6 +11,7 @@ All numbers are big-endian. A header is followed by records::
     RUN         piece, first block, count   blocks that are verified and written
     CHECKPOINT  offset                      the data of what stands before that offset is on the device
     PUBLISHED   inode                       a part of the tree is published already, as this directory
+    DOUBTED     file, by its index          somebody else changed it: nothing that is said of it counts
 
 A RUN is appended after its data was written, and nothing waits for the device. A kill of the process loses
 neither; a power cut may keep the RUN and lose the data, so what no CHECKPOINT covers is a *suspect*: it is
@@ -49,6 +50,7 @@ class _Kind(enum.IntEnum):
     RUN = 3
     CHECKPOINT = 4
     PUBLISHED = 5
+    DOUBTED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,11 @@ def encode_checkpoint(offset: int) -> bytes:
 def encode_published(inode: int) -> bytes:
     """The record that a part of the tree is published already, as the directory of this inode."""
     return _sealed(_RECORD.pack(_Kind.PUBLISHED, inode, 0, 0))
+
+
+def encode_doubted(file_index: int) -> bytes:
+    """The record that a file has other bytes than were written: a new start hashes it."""
+    return _sealed(_RECORD.pack(_Kind.DOUBTED, file_index, 0, 0))
 
 
 def encode_state(blocks: BlockMap) -> bytes:
@@ -169,6 +176,7 @@ def replay(fd: int, metainfo: Metainfo) -> Replay | None:
         for record in _records(file):
             if not reader.take(record):
                 break
+        reader.drop_doubted()
         return Replay(header.inode, reader.published, reader.blocks, reader.suspects())
 
 
@@ -228,6 +236,7 @@ class _Reader:
     def __init__(self, metainfo: Metainfo) -> None:
         self._metainfo = metainfo
         self._uncovered: list[_Record] = []  # PIECES and RUN since the last checkpoint
+        self._doubted: set[int] = set()  # indices of files
         self.blocks = BlockMap(metainfo)
         self.published = 0
 
@@ -240,6 +249,11 @@ class _Reader:
             case _Kind.PUBLISHED:
                 self.published = record.first
                 return True
+            case _Kind.DOUBTED:
+                if record.first >= len(self._metainfo.files):
+                    return False
+                self._doubted.add(record.first)
+                return True
             case _Kind.PIECES:
                 fits = 0 < record.second <= self._metainfo.piece_count - record.first
             case _Kind.HASHES:
@@ -251,6 +265,11 @@ class _Reader:
         if fits and record.kind != _Kind.HASHES:
             self._uncovered.append(record)
         return fits
+
+    def drop_doubted(self) -> None:
+        """Believe nothing of files that somebody else changed, whatever stands before or behind."""
+        for index in self._doubted:
+            self.blocks.drop_pieces(self._metainfo.pieces_of(index))
 
     def suspects(self) -> list[Run]:
         """The runs that no checkpoint covers, and whose hashes are known."""

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pnode import config
-from p2pnode.errors import NotFound
+from p2pnode.errors import NotFound, StorageError
 from p2pnode.node.events import FileShared, FileUnshared
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.peer_link import PeerLink
@@ -170,7 +170,7 @@ async def test_what_lands_elsewhere_is_given_no_more(autojump_clock: MockClock, 
         assert list(fetch.shares) == [] and fetch.server.all(FileShared) == []
 
 
-async def test_S8_what_was_changed_is_not_given_and_its_fetch_goes_on(
+async def test_S8_what_was_changed_is_not_given_and_its_fetch_ends(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:
     async with lending(swarm) as fetch:
@@ -184,10 +184,32 @@ async def test_S8_what_was_changed_is_not_given_and_its_fetch_goes_on(
         data, end = await rest_of(stream)
         assert data == b"" and isinstance(end, Error) and end.code == ErrorCode.SOURCE_CHANGED
         assert fetch.shares.readable(fetch.content.file_id) is None
-        fetch.store_pieces([2])
+        with pytest.raises(StorageError, match="changed by somebody else"):
+            fetch.store_pieces([2])
         fetch.shares.take_back(fetch.lent)
         with pytest.raises(NotFound):
-            fetch.store.read_piece(2)
+            fetch.store.read_piece(1)
+
+
+async def test_S8_what_was_changed_as_it_was_published_is_hashed_before_it_is_offered(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    async with lending(swarm) as fetch:
+        fetch.store_all()
+        target = fetch.store.publish()
+        with target.open("r+b") as file:
+            file.write(b"?")
+        stream = await fetch.link.request()
+        await stream.send(FileRequest(fetch.content.file_id, ((0, 1),)))
+        await stream.receive_as(FileResponse)
+        _, end = await rest_of(stream)
+        assert isinstance(end, Error) and end.code == ErrorCode.SOURCE_CHANGED
+        await fetch.shares.adopt(fetch.content.metainfo, target)
+        fetch.shares.take_back(fetch.lent)
+        assert list(fetch.shares) == []
+        await trio.sleep(2 * config.RESCAN_INTERVAL_S + config.SETTLE_S)
+        [found] = fetch.shares
+        assert found.file_id != fetch.content.file_id
 
 
 async def test_what_is_published_and_not_yet_adopted_is_not_hashed(

@@ -474,6 +474,54 @@ class TestPublish:
             store.publish()
         store.close()
 
+    @pytest.mark.parametrize("is_noticed_late", [False, True])
+    def test_S8_what_somebody_else_changed_is_not_published_but_hashed_anew(
+        self, source: Source, target: Path, is_noticed_late: bool
+    ) -> None:
+        store = FileStore.download(source.metainfo, target)
+        source.give_pieces(store, None if is_noticed_late else [0, 1])
+        store.checkpoint()
+        with (target.parent / HIDDEN).open("r+b") as file:
+            file.write(b"other")
+        with pytest.raises(SourceChanged):
+            store.read_piece(0)
+        assert store.read_piece(1) == source.piece(1)
+        if not is_noticed_late:
+            with pytest.raises(StorageError, match=r"changed by somebody else .*; run it again"):
+                source.give_pieces(store, [2, 3])
+        with pytest.raises(StorageError, match=r"changed by somebody else .*; run it again"):
+            store.publish()
+        store.close()
+        assert not target.exists()
+        again = FileStore.download(source.metainfo, target)
+        assert list(again.have()) == ([1, 2, 3] if is_noticed_late else [1])
+        source.give_pieces(again)
+        again.publish()
+        assert source.is_at(target)
+        again.close()
+
+    def test_S8_of_a_tree_only_the_file_that_was_changed_is_hashed_anew(
+        self, tree: Source, target: Path
+    ) -> None:
+        store = FileStore.download(tree.metainfo, target)
+        tree.give_pieces(store)
+        store.checkpoint()
+        with (target.parent / HIDDEN / "z" / "big").open("r+b") as file:
+            file.write(b"other")
+        big = next(index for index, file in enumerate(tree.metainfo.files) if file.path == ("z", "big"))
+        first, *rest = tree.metainfo.pieces_of(big)
+        with pytest.raises(SourceChanged):
+            store.read_piece(first)
+        store.close()
+        hashed: list[int] = []
+        again = FileStore.download(
+            tree.metainfo, target, on_progress=lambda done, total: hashed.append(total)
+        )
+        assert list(~again.have()) == [first]
+        assert set(hashed) == {3 * PIECE}
+        assert again.missing_blocks(rest[0]) == ()
+        again.close()
+
     @pytest.mark.parametrize("kind", ["file", "directory", "link"])
     def test_S6_a_target_that_appeared_is_left_alone(
         self, source: Source, tree: Source, target: Path, kind: str

@@ -14,6 +14,7 @@ from p2pnode.storage.journal import (
     Journal,
     Run,
     encode_checkpoint,
+    encode_doubted,
     encode_hashes,
     encode_pieces,
     encode_run,
@@ -110,6 +111,7 @@ class TestRecords:
             encode_run(Run(0, 0, 5)),
             encode_run(Run(0, 0, 0)),
             encode_run(Run(2**40, 0, 1)),
+            encode_doubted(1),
             b"\xff" + encode_pieces(0, 1)[1:],
         ],
     )
@@ -117,6 +119,12 @@ class TestRecords:
         start = [encode_hashes(0, HASHES), encode_run(Run(0, 0, 2))]
         end = [encode_run(Run(0, 2, 2)), encode_checkpoint(10**9)]
         assert read(fd, *start, nonsense, *end) == ({0: []}, [], [Run(0, 0, 2)])
+
+    def test_nothing_counts_of_a_file_that_somebody_else_changed(self, fd: int) -> None:
+        start = [encode_pieces(0, 1), encode_hashes(1, HASHES), encode_run(Run(1, 0, 1))]
+        covered = [*start, encode_checkpoint(10**9), encode_run(Run(1, 1, 1))]
+        for doubt in (encode_doubted(0), encode_doubted(0) + encode_pieces(2, 1) + encode_checkpoint(10**9)):
+            assert read(fd, *covered, doubt) == ({}, [], [])
 
     def test_S3_an_unknown_kind_ends_the_journal(self, fd: int) -> None:
         import struct
