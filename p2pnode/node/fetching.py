@@ -34,7 +34,7 @@ from p2pnode.node.sharing import Shares
 from p2pnode.node.sources import Acquaintance, BestLink
 from p2pnode.node.swarm_news import SwarmNews
 from p2pnode.node.transfer import fetch_metainfo, open_in_time
-from p2pnode.storage import FileStore, peek_journal
+from p2pnode.storage import FileStore, OnProgress, peek_journal
 from p2pnode.torrent import Bitfield, Metainfo, Selection, printable, safe_name
 from p2pnode.wire.communication import FileItem, NodeItem
 
@@ -186,12 +186,7 @@ class Fetcher:
     async def _fetch_to(self, target: Path, metainfo: Metainfo, wanted: Wanted, wait: bool) -> FetchCompleted:
         started = trio.current_time()
         files = _selected(metainfo, wanted.select)
-        store = await with_progress(
-            target,
-            lambda on_progress: FileStore.download(metainfo, target, files=files, on_progress=on_progress),
-            run_blocking=self._run_blocking,
-            publish=self._publish,
-        )
+        store = await self._open_store(metainfo, target, files)
         lent = self._shares.lend(metainfo, store, target)
         downloader = self._downloader(store, replace(wanted, file_id=metainfo.file_id), wait)
         self._news.follow(downloader.following)
@@ -227,6 +222,21 @@ class Fetcher:
         )
         self._publish(completed)
         return completed
+
+    async def _open_store(self, metainfo: Metainfo, target: Path, files: frozenset[int] | None) -> FileStore:
+        """Open the store in a thread. Cancelled meanwhile, it is closed again: it would lock its target for ever."""
+        opened: list[FileStore] = []
+
+        def open_it(on_progress: OnProgress) -> None:
+            opened.append(FileStore.download(metainfo, target, files=files, on_progress=on_progress))
+
+        try:
+            await with_progress(target, open_it, run_blocking=self._run_blocking, publish=self._publish)
+        except BaseException:
+            for store in opened:
+                store.close()
+            raise
+        return opened[0]
 
     async def _download(self, metainfo: Metainfo, downloader: Downloader) -> None:
         self.active[metainfo.file_id] = downloader

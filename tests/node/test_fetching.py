@@ -85,6 +85,29 @@ async def test_who_joined_a_fetch_that_fails_or_is_cancelled_is_told(
     assert done.bytes_fetched < SIZE
 
 
+async def test_a_fetch_that_is_cancelled_as_its_store_opens_leaves_nothing_locked(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    scope = trio.CancelScope()
+
+    async def run_blocking(function, *arguments):  # type: ignore[no-untyped-def]
+        """As a thread does: it ends, although nobody waits for it any more."""
+        await trio.lowlevel.checkpoint()
+        result = function(*arguments)
+        if list((swarm.root / "10.0.1.3").glob(f".a.bin*{config.JOURNAL_SUFFIX}")):
+            scope.cancel()
+        return result
+
+    *_, data = await ready(swarm)
+    fetching = await swarm.start_peer(run_blocking=run_blocking)
+    with scope:
+        await fetching.node.fetch("a.bin", to=fetching.files_dir)
+    assert scope.cancelled_caught
+    assert fetching.all(FetchStarted) == []
+    await fetching.node.fetch("a.bin", to=fetching.files_dir)
+    assert (fetching.files_dir / "a.bin").read_bytes() == data
+
+
 async def test_to_two_places_are_two_fetches(autojump_clock: MockClock, swarm: Swarm) -> None:
     _, fetching, data = await ready(swarm)
     async with trio.open_nursery() as nursery:
