@@ -140,6 +140,8 @@ RUMOUR_DIAL_REGAINED_S: Final = (
     60.0  # … and one more after so long: an honest one tells of nodes that just left
 )
 RUMOURS_PER_TELLER_MAX: Final = 200  # nodes that one node tells us of: four answers
+RUMOURS_MAX: Final = 4096  # of all of them: who tells most loses first; some 10 KiB each at worst
+RUMOUR_LASTS_S: Final = 600.0  # of one who says no more; longer than all his dials take to come back
 RUMOUR_TELLERS_MAX: Final = 256  # nodes that tell us of others; who spoke longest ago is forgotten
 PORTS_NEVER_DIALED: Final = frozenset({0, 53})  # no port at all; DNS, which answers strangers
 

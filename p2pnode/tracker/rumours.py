@@ -11,19 +11,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from msgspec.structs import replace
 
 from p2pnode import config
 from p2pnode.tracker.addresses import Address, believable_addresses
+from p2pnode.tracker.piece_ranges import largest
 from p2pnode.wire.communication import NodeItem
 
 __all__ = ["Rumours", "believable"]
 
 
 def believable(items: Iterable[NodeItem], teller_host: str) -> list[NodeItem]:
-    """What a node at `teller_host`, as we see it, says of others: each at the addresses that it may have met."""
-    return [replace(item, addresses=believable_addresses(item.addresses, teller_host)) for item in items]
+    """What a node at `teller_host`, as we see it, says of others: each at the addresses that it may have met.
+
+    Of what they have the longest runs: they say the rest themselves.
+    """
+    return [
+        replace(
+            item,
+            addresses=believable_addresses(item.addresses, teller_host),
+            have=largest(item.have, config.OFFER_RANGES_MAX),
+        )
+        for item in items
+    ]
 
 
 @dataclass(slots=True)
@@ -32,8 +44,15 @@ class _Teller:
 
     credit: float
     counted_at: float
+    heard_at: float
     rumours: dict[tuple[bytes, bytes], NodeItem] = field(default_factory=dict)  # by node id and file id
     tried: set[tuple[bytes, bytes]] = field(default_factory=set)  # those that were given out
+
+    def forget_oldest(self, count: int) -> None:
+        """Forget as many rumours, if that is not less than none."""
+        for key in list(islice(self.rumours, max(0, count))):
+            del self.rumours[key]
+            self.tried.discard(key)
 
 
 class Rumours:
@@ -44,8 +63,10 @@ class Rumours:
 
     def hear(self, teller_id: bytes, items: Iterable[NodeItem], now: float) -> None:
         """Note what somebody says, but of nodes that have no address. Of too much, the oldest is forgotten."""
-        teller = self._tellers.pop(teller_id, None) or _Teller(config.RUMOUR_DIALS, now)
+        self._forget(now)
+        teller = self._tellers.pop(teller_id, None) or _Teller(config.RUMOUR_DIALS, now, now)
         self._tellers[teller_id] = teller
+        teller.heard_at = now
         if len(self._tellers) > config.RUMOUR_TELLERS_MAX:
             del self._tellers[next(iter(self._tellers))]
         for item in items:
@@ -53,9 +74,10 @@ class Rumours:
             if item.addresses and key not in teller.tried:
                 teller.rumours.pop(key, None)
                 teller.rumours[key] = item
-        for key in list(teller.rumours)[: -config.RUMOURS_PER_TELLER_MAX]:
-            del teller.rumours[key]
-            teller.tried.discard(key)
+        teller.forget_oldest(len(teller.rumours) - config.RUMOURS_PER_TELLER_MAX)
+        tellers = self._tellers.values()
+        for _ in range(sum(len(one.rumours) for one in tellers) - config.RUMOURS_MAX):
+            max(tellers, key=lambda one: len(one.rumours)).forget_oldest(1)
 
     def take(
         self,
@@ -69,6 +91,7 @@ class Rumours:
 
         The same ones are named again until `dialed` tells what came of it. Who is linked need not be dialed.
         """
+        self._forget(now)
         wanted, left_out = set(file_ids), set(known)
         found: dict[bytes, NodeItem] = {}
         for teller in self._tellers.values():
@@ -87,6 +110,13 @@ class Rumours:
                 if key in teller.tried:
                     teller.tried.remove(key)
                     teller.credit = min(teller.credit + (address in item.addresses), config.RUMOUR_DIALS)
+
+    def _forget(self, now: float) -> None:
+        """Forget those who have said nothing for long."""
+        for teller_id, teller in list(self._tellers.items()):
+            if now - teller.heard_at < config.RUMOUR_LASTS_S:
+                return
+            del self._tellers[teller_id]
 
     def _may_try(self, teller: _Teller, key: tuple[bytes, bytes], now: float) -> bool:
         if key in teller.tried:

@@ -106,6 +106,40 @@ def test_T6_what_is_remembered_is_bounded() -> None:
     assert len(teller.rumours) == config.RUMOURS_PER_TELLER_MAX
 
 
+def test_T6_what_a_third_node_is_said_to_have_is_cut_to_its_longest_runs() -> None:
+    many = tuple((10 * run, 1 + (run == 500)) for run in range(1024))
+    complete = ((0, 1000),)
+    told = [
+        NodeItem(node(number), (("8.8.8.8", 443),), FILE, have) for number, have in ((1, many), (2, complete))
+    ]
+    cut, whole = believable(told, HOST)
+    assert len(cut.have) == config.OFFER_RANGES_MAX
+    assert (5000, 2) in cut.have and set(cut.have) < set(many)
+    assert whole.have == complete
+
+
+def test_T6_all_tellers_together_are_bounded_and_who_tells_little_loses_nothing() -> None:
+    rumours, liars = Rumours(), range(1000, 1100)
+    rumours.hear(TELLER, [item(number) for number in range(8)], 0.0)
+    for liar in liars:
+        lies = [item(1000 * liar + number) for number in range(config.RUMOURS_PER_TELLER_MAX)]
+        rumours.hear(node(liar), lies, 1.0)
+        assert sum(len(teller.rumours) for teller in rumours._tellers.values()) <= config.RUMOURS_MAX
+    assert ids(rumours.take([FILE], 1.0)) >= set(range(8))
+    assert all(len(rumours._tellers[node(liar)].rumours) > 30 for liar in liars)
+
+
+def test_T6_who_says_no_more_is_forgotten_and_gains_no_dial_by_it() -> None:
+    rumours = Rumours()
+    rumours.hear(TELLER, [item(1)], 0.0)
+    rumours.hear(SECOND, [item(2)], 0.0)
+    rumours.hear(TELLER, [item(3)], 100.0)
+    assert ids(rumours.take([FILE], config.RUMOUR_LASTS_S)) == {1, 3}
+    assert rumours.take([FILE], 100.0 + config.RUMOUR_LASTS_S) == []
+    assert not rumours._tellers
+    assert config.RUMOUR_LASTS_S >= config.RUMOUR_DIALS * config.RUMOUR_DIAL_REGAINED_S
+
+
 OPERATIONS = st.one_of(
     st.tuples(st.just("hear"), st.integers(0, 3), st.integers(0, 40)),
     st.tuples(st.just("take"), st.none(), st.none()),
