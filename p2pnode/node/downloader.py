@@ -127,7 +127,9 @@ class Downloader:
             is_starved=lambda: self._machine.is_starved,
         )
         self._requests: dict[int, PieceRequest] = {}
-        self.following = Following(self._metainfo.file_id, self._standing, self._sources.hear)
+        self.following = Following(
+            self._metainfo.file_id, self._standing, self._sources.hear, self._sources.hear_over
+        )
         self.bytes_by_source: Counter[bytes] = Counter()
         self.duplicate_bytes = 0  # file bytes that came for nothing
         self.limit_waited_s = 0.0  # of all its requests together, for our rate limits

@@ -75,10 +75,12 @@ class Sources:
         )  # whose first dial is over: only that one is waited for with patience
         self._joined: set[bytes] = set()  # those whom the machine may ask
         self._words: dict[bytes, Word] = {}  # heard, and not told the machine yet
+        self._gone: set[bytes] = set()  # who said that it is over, before these words
         self._refused: set[bytes] = set()  # whoever broke a rule: is not asked again
         self._stalled: set[bytes] = set()  # whoever kept us waiting: is asked again only for want of others
         self._useless: set[bytes] = set()  # linked, but gives nothing: others may be linked beside them
         self.links: dict[bytes, PeerLink] = {}
+        self._kept: dict[bytes, trio.CancelScope] = {}  # the task of each link
 
     async def run(self) -> None:
         """Ask again and again who has it, and link to those whom we do not have yet. Raises `NoSource`."""
@@ -116,6 +118,7 @@ class Sources:
         self._joined.discard(node_id)
         self._words.pop(node_id, None)
         if self.links.pop(node_id, None) is not None:
+            self._kept.pop(node_id).cancel()
             self._lost(node_id, reason)
 
     def refuse(self, node_id: bytes, reason: str) -> None:
@@ -139,15 +142,27 @@ class Sources:
             return
         if node_id not in self.links and not self._take(link):
             return
-        if not self._words:
-            self._tell(None)
+        self._tell_of_words()
         earlier = self._words.get(node_id)
         self._words[node_id] = word if earlier is None else earlier.then(word)
+
+    def hear_over(self, link: PeerLink) -> None:
+        """A node has nothing any more. If it is still said to have some, it is joined again, and so asked anew."""
+        node_id = link.node_id
+        if node_id in self.links:
+            self._tell_of_words()
+            self._gone.add(node_id)
+            self.lose(node_id, "it has nothing of it any more")
+
+    def _tell_of_words(self) -> None:
+        if not (self._words or self._gone):
+            self._tell(None)
 
     def take_words(self) -> list[Event]:
         """What was heard since the last call, as events."""
         words, self._words = self._words, {}
-        events: list[Event] = []
+        gone, self._gone = self._gone, set()
+        events: list[Event] = [PeerLeft(node_id) for node_id in gone]
         for node_id, word in words.items():
             if word.whole or node_id not in self._joined:
                 events.append(self._joins(node_id, word.have))
@@ -165,10 +180,14 @@ class Sources:
         """Use a link that stands, whoever dialed; false when there are enough."""
         if self._nursery is None or len(self.links) >= 2 * config.SOURCES_LINKED_MAX:
             return False
+        self._use(link, Bitfield(self._metainfo.piece_count), self._nursery)
+        return True
+
+    def _use(self, link: PeerLink, said: Bitfield, nursery: trio.Nursery) -> None:
         self._joining.add(link.node_id)
         self.links[link.node_id] = link
-        self._nursery.start_soon(self._keep, link, Bitfield(self._metainfo.piece_count))
-        return True
+        scope = self._kept[link.node_id] = trio.CancelScope()
+        nursery.start_soon(self._keep, link, said, scope)
 
     # -- links ---------------------------------------------------------------------------------------------
 
@@ -192,7 +211,7 @@ class Sources:
         for source in filter(self._is_wanted, sources):
             if len(self._joining - self._useless) < config.SOURCES_LINKED_MAX:
                 self._joining.add(source.node_id)
-                nursery.start_soon(self._join, source)
+                nursery.start_soon(self._join, source, nursery)
 
     def _is_wanted(self, source: NodeItem) -> bool:
         return source.node_id not in self._joining and self._is_welcome(source.node_id)
@@ -202,7 +221,7 @@ class Sources:
             return False
         return node_id not in self._stalled or self._is_starved()
 
-    async def _join(self, source: NodeItem) -> None:
+    async def _join(self, source: NodeItem, nursery: trio.Nursery) -> None:
         """Link to a source that was found."""
         try:
             have = self._pieces_of(source)
@@ -215,19 +234,26 @@ class Sources:
         finally:
             self._dialed.add(source.node_id)
         if source.node_id not in self.links:  # it may have dialed us meanwhile
-            self.links[source.node_id] = link
-            await self._keep(link, have)
+            self._use(link, have, nursery)
 
-    async def _keep(self, link: PeerLink, said: Bitfield) -> None:
-        """Use a source until its last link ends; `said` is what others say that it has."""
+    async def _keep(self, link: PeerLink, said: Bitfield, scope: trio.CancelScope) -> None:
+        """Use a source until its last link ends, or it is lost; `said` is what others say that it has."""
+        if scope.cancel_called:  # lost since it was taken
+            return
+        with scope:
+            heard = self._news.begin(link, self._file_id)
+            if heard is not None or said.is_complete:
+                self._tell(self._joins(link.node_id, said if heard is None else heard))
+            with trio.move_on_after(config.NEWS_FIRST_WORD_S):
+                await link.connection.wait_closed()
+            is_used = self.links.get(link.node_id) is link and link.connection.is_open
+            if is_used and link.node_id not in self._joined:
+                self._tell(self._joins(link.node_id, said))
+            await self._mind(link)
+
+    async def _mind(self, link: PeerLink) -> None:
+        """See when the last link to a source ends."""
         node_id = link.node_id
-        heard = self._news.begin(link, self._file_id)
-        if heard is not None or said.is_complete:
-            self._tell(self._joins(node_id, said if heard is None else heard))
-        with trio.move_on_after(config.NEWS_FIRST_WORD_S):
-            await link.connection.wait_closed()
-        if self.links.get(node_id) is link and link.connection.is_open and node_id not in self._joined:
-            self._tell(self._joins(node_id, said))
         while True:
             closed = await link.connection.wait_closed()
             if self.links.get(node_id) is not link:

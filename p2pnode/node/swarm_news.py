@@ -9,7 +9,7 @@ grows, however slow a link is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 import trio
@@ -49,11 +49,15 @@ class Standing:
 
 @dataclass(frozen=True)
 class Following:
-    """A fetch that tells and hears; `on_word(link, word)` is called for whatever a node says, in order."""
+    """A fetch that tells and hears; `on_word(link, word)` is called for whatever a node says, in order.
+
+    `on_over(link)` is called when a node says that it has nothing of it any more.
+    """
 
     file_id: bytes
     standing: Callable[[], Standing]
     on_word: Callable[[PeerLink, Word], None]
+    on_over: Callable[[PeerLink], None]
 
 
 @dataclass(slots=True)
@@ -174,18 +178,22 @@ class SwarmNews:
         link_news = self._links[link.connection]
         if not link_news.budget.spend(trio.current_time()):
             raise RemoteProtocolError("too much news of pieces")
-        standing = self._standing(message.file_id)
-        if standing is None and message.over:
+        if message.over:
+            self._end(link, message.file_id)
             return
         conversation = self._conversation(link, message.file_id)
         if conversation is None:
             return
-        if standing is not None:
+        if (standing := self._standing(message.file_id)) is not None:
             self._note(conversation, _word(message, standing.have.piece_count))
-        if message.over:
-            del link_news.conversations[message.file_id]
-        elif conversation.told is None:
+        if conversation.told is None:
             self._tell(conversation)
+
+    def _end(self, link: PeerLink, file_id: bytes) -> None:
+        """Both sides forget what they told each other; whoever has something to say again begins anew."""
+        self._links[link.connection].conversations.pop(file_id, None)
+        for following in self._followings.get(file_id, ()):
+            following.on_over(link)
 
     def _note(self, conversation: _Conversation, word: Word) -> None:
         """Remember what was said, and pass it on to whoever fetches it."""
@@ -253,5 +261,4 @@ def _word(message: Have, piece_count: int) -> Word:
         coming = Bitfield.from_ranges(message.coming, piece_count) if message.coming else nothing
     except InvalidData as error:
         raise RemoteProtocolError(f"news of pieces that there are not: {error}") from None
-    word = Word(have, coming, message.whole)
-    return replace(word, have=nothing, coming=nothing, whole=True) if message.over else word
+    return Word(have, coming, message.whole)

@@ -202,6 +202,7 @@ class Download:
         if peer is None:
             peer = self._peers[event.peer] = Peer(event.peer, 0, is_complete=False, is_near=event.is_near)
         peer.is_near = event.is_near
+        peer.refused_bits = 0  # it says anew what it gives
         self._asking.zone.joined(peer, now)
         self._know(peer, event.have)
         self._share_out()

@@ -34,7 +34,7 @@ class Peer:
     have_bits: int
     is_complete: bool
     is_near: bool
-    refused_bits: int = 0  # what it has but will not give
+    refused_bits: int = 0  # what it has but will not give, since it last said all that it has
     coming: list[tuple[float, int]] = field(default_factory=list)  # what it expects, each until a time
     requests: list[Request] = field(default_factory=list)
     owed_bytes: int = 0  # of all pieces that its requests owe

@@ -41,7 +41,10 @@ class Talk:
         self.standing = Standing(pieces(), pieces())
         self.heard: list[Word] = []
         self.told: list[tuple[float, Have]] = []
-        self.following = Following(ID, lambda: self.standing, lambda link, word: self.heard.append(word))
+        self.over: list[PeerLink] = []
+        self.following = Following(
+            ID, lambda: self.standing, lambda link, word: self.heard.append(word), self.over.append
+        )
 
     async def listen(self) -> None:
         while True:
@@ -242,7 +245,8 @@ async def test_words_come_to_the_fetch_and_add_up(autojump_clock: MockClock) -> 
         assert talk.heard[1].then(talk.heard[0]) == talk.heard[0]
         assert talk.news.begin(talk.link, ID) == pieces(0, 1, 4)
         talk.news.hear(talk.link, Have(ID, over=True))
-        assert talk.heard[-1] == Word(pieces(), pieces(), whole=True)
+        assert talk.over == [talk.link]
+        assert len(talk.heard) == 2
         assert list(talk.news.heard(ID)) == []
 
 

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pnode import config
-from p2pnode.node.events import FetchCompleted, FetchStarted, NodeBanned
+from p2pnode.node.events import FetchCompleted, FetchStarted, FileUnshared, NodeBanned
 from p2pnode.storage import FileStore
 from p2pnode.testing.disks import Lie, LyingDisk
 from p2pnode.testing.network import HostProfile
@@ -125,6 +125,25 @@ async def test_a_seed_may_go_as_soon_as_the_leechers_have_all_of_it_together(
         swarm.network.kill(SEED)
     assert len(race.completed) == 3
     await seed.stop()
+
+
+@pytest.mark.parametrize("away_s", [1, 10])
+async def test_a_source_that_withdrew_it_and_shares_it_again_is_asked_again(
+    autojump_clock: MockClock, swarm: Swarm, away_s: float
+) -> None:
+    seed, content = await seeded(swarm)
+    leecher = await start(swarm)
+    shared, aside = seed.files_dir / "a.bin", swarm.root / "aside.bin"
+    async with trio.open_nursery() as nursery:
+        race = Race(nursery, content)
+        race.fetch(leecher)
+        await until_share(leecher, content, 0.3)
+        shared.rename(aside)
+        await seed.wait_for(FileUnshared)
+        await trio.sleep(away_s)
+        assert not race.completed
+        aside.rename(shared)
+    assert len(race.completed) == 1
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -342,6 +342,14 @@ def test_refused_pieces_are_not_asked_of_that_peer_again() -> None:
     assert pieces_of(elsewhere) == [0, 1]
 
 
+def test_who_says_anew_what_it_has_is_asked_for_what_it_refused() -> None:
+    book = Playbook()
+    [request] = book.requests(PeerJoined(A, only(0, 1)))
+    assert book.tell(RequestFailed(request.request, retryable=False)) == []
+    [again] = book.requests(PeerJoined(A, only(0, 1)))
+    assert pieces_of(again) == [0, 1]
+
+
 def test_a_request_that_finishes_short_refuses_the_rest() -> None:
     book = Playbook()
     [request] = book.requests(PeerJoined(A, only(0, 1)))
