@@ -131,7 +131,9 @@ class GroupSocket:
     def _interfaces(self) -> list[int]:
         if not ip_address(self.host).is_unspecified:
             return [ANY_INTERFACE]
-        return [index for index, _ in socket.if_nameindex()]
+        with suppress(OSError):  # it takes a descriptor, and there may be none: what is said now is lost
+            return [index for index, _ in socket.if_nameindex()]
+        return []
 
     def _membership(self, interface: int) -> bytes:
         """`struct ip_mreqn` or `struct ipv6_mreq`: the group, and on which interface."""
