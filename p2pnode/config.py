@@ -191,7 +191,9 @@ NEWS_FIRST_WORD_S: Final = 2.0  # a source that says nothing for so long has wha
 NEWS_PER_S: Final = 400  # `Have`s over one link, for ever: those of 40 torrents at once …
 NEWS_BURST: Final = 4000  # … and at once, after a link stood still; more is a flood and ends it
 NEWS_TORRENTS_PER_LINK_MAX: Final = 1024  # torrents that are talked of over one link; others are not
-BAD_PIECES_MAX: Final = 2  # proven bad pieces of a node, in all downloads together, that ban it
+BAD_PIECES_MAX: Final = (
+    2  # proven, of a node, in one download or all together: it is banned; one may be a bad disk
+)
 BANS_MAX: Final = 10_000  # nodes of which bad pieces are noted; about 100 bytes each
 RESET_RETRY_S: Final = 1.0  # before a source that reset a request is asked again
 METAINFO_NEXT_SOURCE_S: Final = 2.0  # without the metainfo for so long: another source is asked as well

@@ -18,10 +18,11 @@ from p2pnode.swarm.events import PeerId
 from p2pnode.swarm.ledger import Ledger
 from p2pnode.swarm.peer import Peer, Request
 from p2pnode.swarm.picker import Picker
-from p2pnode.swarm.piece_map import bits_of, runs_of
+from p2pnode.swarm.piece_map import bits_of
 from p2pnode.swarm.pipeline import ahead_s
 from p2pnode.swarm.tail import Budget, Hedge, PieceTimes, Steal, find_hedge, find_steal
 from p2pnode.swarm.zone import Zone
+from p2pnode.torrent.bitfield import runs_of
 
 __all__ = ["Asking", "DownloadLimits"]
 

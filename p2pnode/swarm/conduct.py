@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Set
 
+from p2pnode import config
 from p2pnode.swarm.events import PeerId
 
 __all__ = ["Conduct"]
-
-BAD_PIECES_MAX = 2  # proven: whoever sends so many is not asked again; one may be a bad disk
 
 
 class Conduct:
@@ -37,7 +36,7 @@ class Conduct:
     def blame(self, peer: PeerId) -> None:
         """A bad piece is proven to be this peer's."""
         self._bad_pieces[peer] += 1
-        if self._bad_pieces[peer] >= BAD_PIECES_MAX:
+        if self._bad_pieces[peer] >= config.BAD_PIECES_MAX:
             self._banned.add(peer)
 
     def piece_failed(self, piece: int, givers: Set[PeerId]) -> PeerId | None:

@@ -14,8 +14,8 @@ from random import Random
 from p2pnode.swarm.availability import Availability
 from p2pnode.swarm.events import PeerId
 from p2pnode.swarm.peer import Peer
-from p2pnode.swarm.piece_map import bits_of, runs_of
-from p2pnode.torrent.bitfield import Bitfield
+from p2pnode.swarm.piece_map import bits_of
+from p2pnode.torrent.bitfield import Bitfield, runs_of
 
 __all__ = ["Picker", "nth_one", "rank_among"]
 

@@ -14,9 +14,9 @@ from enum import IntEnum
 from typing import Final
 
 from p2pnode.errors import LocalProtocolError
-from p2pnode.torrent.bitfield import Bitfield, Ranges
+from p2pnode.torrent.bitfield import Bitfield
 
-__all__ = ["PieceMap", "PieceState", "bits_of", "runs_of"]
+__all__ = ["PieceMap", "PieceState", "bits_of"]
 
 
 class PieceState(IntEnum):
@@ -91,18 +91,3 @@ def bits_of(pieces: Sequence[int]) -> int:
     for piece in pieces:
         bits |= 1 << piece - first
     return bits << first
-
-
-def runs_of(pieces: Sequence[int]) -> Ranges:
-    """Ascending pieces as runs `(first, count)`."""
-    runs: list[tuple[int, int]] = []
-    first = end = -1
-    for piece in pieces:
-        if piece != end:
-            if end > first:
-                runs.append((first, end - first))
-            first = piece
-        end = piece + 1
-    if end > first:
-        runs.append((first, end - first))
-    return tuple(runs)

@@ -23,11 +23,15 @@ Ranges = tuple[tuple[int, int], ...]
 def runs_of(pieces: Iterable[int]) -> Ranges:
     """Join pieces that follow each other into runs, in the order in which they come."""
     runs: list[tuple[int, int]] = []
+    first = end = -1
     for piece in pieces:
-        if runs and sum(runs[-1]) == piece:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((piece, 1))
+        if piece != end:
+            if end > first:
+                runs.append((first, end - first))
+            first = piece
+        end = piece + 1
+    if end > first:
+        runs.append((first, end - first))
     return tuple(runs)
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from p2pnode.swarm.availability import Availability
 from p2pnode.swarm.peer import Peer
 from p2pnode.swarm.picker import RANDOM_FIRST, Picker, nth_one, rank_among
-from p2pnode.swarm.piece_map import bits_of, runs_of
+from p2pnode.swarm.piece_map import bits_of
+from p2pnode.torrent.bitfield import runs_of
 
 COUNT = 20
 ALL = (1 << COUNT) - 1

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnode.errors import LocalProtocolError
-from p2pnode.swarm.piece_map import PieceMap, PieceState, bits_of, runs_of
+from p2pnode.swarm.piece_map import PieceMap, PieceState, bits_of
 from p2pnode.torrent.bitfield import Bitfield
 
 MISSING, IN_FLIGHT, VERIFYING, HAVE, UNWANTED = PieceState
@@ -93,6 +93,5 @@ def test_any_moves_leave_each_piece_in_one_state(
 
 
 @given(st.sets(st.integers(0, 300)))
-def test_pieces_as_bits_and_as_runs(pieces: set[int]) -> None:
+def test_pieces_as_bits(pieces: set[int]) -> None:
     assert bits_of(list(pieces)) == sum(1 << piece for piece in pieces)
-    assert runs_of(sorted(pieces)) == Bitfield(301, bits_of(list(pieces))).ranges()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2pnode.errors import InvalidData
-from p2pnode.torrent.bitfield import Bitfield
+from p2pnode.torrent.bitfield import Bitfield, runs_of
 
 COUNT = 40
 sets = st.sets(st.integers(0, COUNT - 1))
@@ -42,6 +42,12 @@ def test_adding_and_removing_runs(pieces: set[int], first: int, count: int) -> N
     run = set(range(first, first + count))
     assert set(bitfield(pieces).adding(first, count)) == pieces | run
     assert set(bitfield(pieces).removing(first, count)) == pieces - run
+
+
+@given(sets)
+def test_pieces_as_runs(pieces: set[int]) -> None:
+    assert runs_of(sorted(pieces)) == bitfield(pieces).ranges()
+    assert runs_of([5, 6, 2, 3, 4, 9]) == ((5, 2), (2, 3), (9, 1))
 
 
 def test_runs_are_as_long_as_they_can_be() -> None:
