@@ -7,7 +7,8 @@ interrupted needs neither the same server nor the same source.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -63,7 +64,7 @@ class _Joined:
 
 
 class Fetcher:
-    """Runs fetches; `active` maps file ids to those that download now."""
+    """Runs fetches. There may be several of one torrent, to several targets."""
 
     def __init__(
         self,
@@ -97,13 +98,13 @@ class Fetcher:
         )
         self._duplicate_bytes = 0  # file bytes that came for nothing, of all fetches
         self._limited_s: dict[Bottleneck, float] = {}  # of the fetches that are over
-        self.active: dict[bytes, Downloader] = {}
+        self._active: list[Downloader] = []  # few
         self._under_way: dict[tuple[bytes, Path, Selection], _Joined] = {}
 
     @property
     def statistics(self) -> dict[str, int | float]:
         """What came for nothing, who was banned for it, and for how many seconds fetches were limited by what."""
-        limited_s = added(self._limited_s, *(downloader.limited_s for downloader in self.active.values()))
+        limited_s = added(self._limited_s, *(downloader.limited_s for downloader in self._active))
         return {
             "duplicate_bytes": self._duplicate_bytes,
             "nodes_banned": self._bans.count,
@@ -113,12 +114,19 @@ class Fetcher:
     @property
     def given(self) -> Mapping[bytes, int] | None:
         """The bytes that each node gave to the fetches under way; None when there are none."""
-        active = self.active.values()
+        active = self._active
         return sum((downloader.bytes_by_source for downloader in active), Counter()) if active else None
+
+    def active(self, file_id: bytes) -> Downloader | None:
+        """The fetch of a torrent that is under way; of several, the one that has most."""
+        return max(self._active_of(file_id), key=lambda downloader: downloader.bytes_done, default=None)
+
+    def _active_of(self, file_id: bytes) -> Iterator[Downloader]:
+        return (downloader for downloader in self._active if downloader.following.file_id == file_id)
 
     def source_told(self, node_id: bytes, file_id: bytes, word: str) -> None:
         """A node says what limits what it sends us of a torrent."""
-        if (downloader := self.active.get(file_id)) is not None:
+        for downloader in self._active_of(file_id):
             downloader.source_told(node_id, word)
 
     async def fetch(
@@ -188,26 +196,24 @@ class Fetcher:
         files = _selected(metainfo, wanted.select)
         store = await self._open_store(metainfo, target, files)
         lent = self._shares.lend(metainfo, store, target)
-        downloader = self._downloader(store, replace(wanted, file_id=metainfo.file_id), wait)
-        self._news.follow(downloader.following)
         try:
-            self._publish(
-                FetchStarted(
-                    file_id=metainfo.file_id,
-                    name=metainfo.name,
-                    size=store.size,
-                    target=target,
-                    bytes_resumed=store.bytes_stored,
+            downloader = self._downloader(store, replace(wanted, file_id=metainfo.file_id), wait)
+            with self._taking_part(metainfo, downloader):
+                self._publish(
+                    FetchStarted(
+                        file_id=metainfo.file_id,
+                        name=metainfo.name,
+                        size=store.size,
+                        target=target,
+                        bytes_resumed=store.bytes_stored,
+                    )
                 )
-            )
-            await self._download(metainfo, downloader)
-            await self._run_blocking(store.publish)
-            if store.wanted.is_complete:
-                await self._shares.adopt(metainfo, target)
+                await self._download(metainfo, downloader)
+                await self._run_blocking(store.publish)
+                if store.wanted.is_complete:
+                    await self._shares.adopt(metainfo, target)
         finally:
-            self._shares.take_back(lent)
-            self._news.unfollow(downloader.following)
-            self._swarm_changed(metainfo, None, fetching=False)
+            self._shares.take_back(lent)  # last of all: the disk may fail
         completed = FetchCompleted(
             file_id=metainfo.file_id,
             name=metainfo.name,
@@ -238,23 +244,32 @@ class Fetcher:
             raise
         return opened[0]
 
-    async def _download(self, metainfo: Metainfo, downloader: Downloader) -> None:
-        self.active[metainfo.file_id] = downloader
+    @contextmanager
+    def _taking_part(self, metainfo: Metainfo, downloader: Downloader) -> Iterator[None]:
+        """While the body runs, a fetch tells and hears; the last one of its torrent withdraws what was offered."""
+        self._active.append(downloader)
+        self._news.follow(downloader.following)
         try:
-            async with open_flat_nursery() as nursery:
-                nursery.start_soon(self._announce, metainfo, downloader)
-                await downloader.run()
-                nursery.cancel_scope.cancel()
+            yield
         finally:
+            self._active.remove(downloader)
             self._limited_s = added(self._limited_s, downloader.limited_s)
-            if self.active.get(metainfo.file_id) is downloader:
-                del self.active[metainfo.file_id]
+            self._news.unfollow(downloader.following)
+            if self.active(metainfo.file_id) is None:
+                self._swarm_changed(metainfo, None, fetching=False)
+
+    async def _download(self, metainfo: Metainfo, downloader: Downloader) -> None:
+        async with open_flat_nursery() as nursery:
+            nursery.start_soon(self._announce, metainfo, downloader)
+            await downloader.run()
+            nursery.cancel_scope.cancel()
 
     async def _announce(self, metainfo: Metainfo, downloader: Downloader) -> None:
         """Let our server know from the first moment on, so that of any two who fetch it one finds the other."""
         told: Bitfield | None = None
         while True:
-            if (have := downloader.have) != told:
+            most = self.active(metainfo.file_id) or downloader
+            if (have := most.have) != told:
                 self._swarm_changed(metainfo, have, fetching=True)
                 told = have
             await trio.sleep(config.OFFER_RENEW_S)

@@ -366,7 +366,7 @@ class Node:
 
     def pieces(self, file_id: bytes) -> Bitfield | None:
         """The pieces that are here, verified, of what is shared or being fetched; None of anything else."""
-        if (downloader := self._fetcher.active.get(file_id)) is not None:
+        if (downloader := self._fetcher.active(file_id)) is not None:
             return downloader.have
         shared = self._shares.by_id(file_id)
         return None if shared is None else shared.store.have()

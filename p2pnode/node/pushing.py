@@ -78,7 +78,7 @@ class PushReceiver:
         while not outcome.over.is_set():
             with trio.move_on_after(config.ACK_INTERVAL_S):
                 await outcome.over.wait()
-            downloader = self._fetcher.active.get(request.file_id)
+            downloader = self._fetcher.active(request.file_id)
             if downloader is not None:
                 limit = downloader.bottleneck
                 text = f"limited by {limit.phrase}" if limit is not None else ""

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pnode import config
-from p2pnode.errors import AlreadyInProgress, NetworkError, NoSource, NotFound, TargetExists
+from p2pnode.errors import AlreadyInProgress, NetworkError, NoSource, NotFound, StorageError, TargetExists
 from p2pnode.node.events import FetchCompleted, FetchFailed, FetchStarted, FileShared
 from p2pnode.node.fetching import target_path
 from p2pnode.node.message_stream import MessageStream
@@ -114,6 +114,57 @@ async def test_to_two_places_are_two_fetches(autojump_clock: MockClock, swarm: S
         for name in ("one", "two"):
             nursery.start_soon(lambda name=name: fetching.node.fetch("a.bin", to=swarm.root / name))
     assert (swarm.root / "one").read_bytes() == (swarm.root / "two").read_bytes() == data
+
+
+@pytest.mark.parametrize("cancelled", [0, 1])
+async def test_of_two_fetches_of_one_file_the_one_that_goes_on_stays_offered(
+    autojump_clock: MockClock, swarm: Swarm, cancelled: int
+) -> None:
+    sharing, fetching, data = await ready(swarm)
+    file_id = Content.of(sharing.files_dir / "a.bin").file_id
+    scopes = [trio.CancelScope(), trio.CancelScope()]
+
+    async def fetch(number: int) -> None:
+        with scopes[number]:
+            await fetching.node.fetch("a.bin", to=swarm.root / f"to {number}")
+
+    async with trio.open_nursery() as nursery:
+        for number in range(2):
+            nursery.start_soon(fetch, number)
+            await fetching.wait_for(FetchStarted, number + 1)
+        await trio.sleep(0.5)
+        scopes[cancelled].cancel()
+        await trio.sleep(0.5)
+        assert not fetching.all(FetchCompleted)
+        assert fetching.node._offers.get(file_id) is not None
+        assert fetching.node.pieces(file_id) is not None
+    assert (swarm.root / f"to {1 - cancelled}").read_bytes() == data
+    assert fetching.node._offers.get(file_id) is None
+
+
+async def test_a_fetch_whose_disk_fails_in_the_end_is_over_for_everybody(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    write_random(swarm.root / "a.bin", SIZE)
+    content = Content.of(swarm.root / "a.bin")
+    await swarm.start_server()
+    peer = await swarm.start_peer()
+
+    async def spoil() -> None:
+        await peer.wait_for(FetchStarted)
+        await trio.sleep(1)
+        assert peer.node._offers.get(content.file_id) is not None
+        [partial] = peer.files_dir.glob(".a.bin*part*")
+        partial.unlink()
+        partial.mkdir()  # it cannot be removed as a file is
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(spoil)
+        with pytest.raises(StorageError, match="remove"), trio.move_on_after(3):
+            await peer.node.fetch(content.metainfo, to=peer.files_dir, wait=True)
+    assert peer.node._offers.get(content.file_id) is None
+    assert peer.node.pieces(content.file_id) is None
+    assert peer.node._news._followings == {}
 
 
 async def test_what_is_here_already_is_not_fetched_again(autojump_clock: MockClock, swarm: Swarm) -> None:
