@@ -190,6 +190,7 @@ NEWS_INTERVAL_FAR_S: Final = 1.0  # … and to a node of another zone
 NEWS_FIRST_WORD_S: Final = 2.0  # a source that says nothing for so long has what others say it has
 NEWS_PER_S: Final = 400  # `Have`s over one link, for ever: those of 40 torrents at once …
 NEWS_BURST: Final = 4000  # … and at once, after a link stood still; more is a flood and ends it
+NEWS_RANGES_AS_ONE: Final = 64  # piece ranges cost as much of that as a `Have`: they are what work it makes
 NEWS_TORRENTS_PER_LINK_MAX: Final = 1024  # torrents that are talked of over one link; others are not
 BAD_PIECES_MAX: Final = (
     2  # proven, of a node, in one download or all together: it is banned; one may be a bad disk

@@ -79,6 +79,9 @@ class Sources:
         self._refused: set[bytes] = set()  # whoever broke a rule: is not asked again
         self._stalled: set[bytes] = set()  # whoever kept us waiting: is asked again only for want of others
         self._useless: set[bytes] = set()  # linked, but gives nothing: others may be linked beside them
+        self._givers: set[bytes] = set()  # whoever ever gave something
+        self._replaced: set[bytes] = set()  # whoever gave nothing while others were there to be tried
+        self._gave_at = trio.current_time()  # when somebody gave last
         self.links: dict[bytes, PeerLink] = {}
         self._kept: dict[bytes, trio.CancelScope] = {}  # the task of each link
 
@@ -102,6 +105,8 @@ class Sources:
         """It sent something that was stored."""
         self._patience.renew()
         self._useless.discard(node_id)
+        self._givers.add(node_id)
+        self._gave_at = trio.current_time()
 
     def gives_nothing(self, node_id: bytes) -> None:
         """It refused, or will be busy for long."""
@@ -208,13 +213,34 @@ class Sources:
 
     def _join_all(self, sources: list[NodeItem], nursery: trio.Nursery) -> None:
         """Link to those who are wanted, while there is room."""
-        for source in filter(self._is_wanted, sources):
-            if len(self._joining - self._useless) < config.SOURCES_LINKED_MAX:
+        for source in sorted(filter(self._is_wanted, sources), key=self._was_replaced):
+            if self._has_room:
                 self._joining.add(source.node_id)
                 nursery.start_soon(self._join, source, nursery)
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether one more may be dialed. While nobody gives anything, those who are linked hold no place: they may
+        be there to keep others out.
+        """
+        is_dry = trio.current_time() - self._gave_at >= config.SOURCES_REFRESH_S
+        placed = self._joining - (self.links.keys() if is_dry else self._useless)
+        return len(placed) < config.SOURCES_LINKED_MAX
+
+    def _make_room(self) -> None:
+        """For one who was found: of too many links, the oldest that never gave anything is not used any more."""
+        if len(self.links) >= 2 * config.SOURCES_LINKED_MAX:
+            node_id = next((node_id for node_id in self.links if node_id not in self._givers), None)
+            if node_id is not None:
+                self._replaced.add(node_id)
+                self.lose(node_id, "it gave nothing, and others are tried instead")
+                self._tell(PeerLeft(node_id))
+
     def _is_wanted(self, source: NodeItem) -> bool:
         return source.node_id not in self._joining and self._is_welcome(source.node_id)
+
+    def _was_replaced(self, source: NodeItem) -> bool:
+        return source.node_id in self._replaced
 
     def _is_welcome(self, node_id: bytes) -> bool:
         if node_id in self._refused or self._acquaintance.is_banned(node_id):
@@ -234,6 +260,7 @@ class Sources:
         finally:
             self._dialed.add(source.node_id)
         if source.node_id not in self.links:  # it may have dialed us meanwhile
+            self._make_room()
             self._use(link, have, nursery)
 
     async def _keep(self, link: PeerLink, said: Bitfield, scope: trio.CancelScope) -> None:

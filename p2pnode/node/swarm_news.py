@@ -105,6 +105,7 @@ class _LinkNews:
 
     budget: Budget = field(default_factory=lambda: Budget(config.NEWS_PER_S, config.NEWS_BURST))
     conversations: dict[bytes, _Conversation] = field(default_factory=dict)  # by file id
+    untold: int = 0  # words that wait for the other side to read
 
 
 class SwarmNews:
@@ -176,8 +177,11 @@ class SwarmNews:
     def hear(self, link: PeerLink, message: Have) -> None:
         """Take in what came over a link. `RemoteProtocolError` for pieces that there are not, and for a flood."""
         link_news = self._links[link.connection]
-        if not link_news.budget.spend(trio.current_time()):
+        ranges = len(message.ranges) + len(message.coming)
+        if not link_news.budget.spend(trio.current_time(), max(1, ranges / config.NEWS_RANGES_AS_ONE)):
             raise RemoteProtocolError("too much news of pieces")
+        if link_news.untold > config.NEWS_TORRENTS_PER_LINK_MAX:
+            raise RemoteProtocolError("news of pieces is sent, and none is read")
         if message.over:
             self._end(link, message.file_id)
             return
@@ -233,12 +237,20 @@ class SwarmNews:
         pause_s = config.NEWS_INTERVAL_S if self.is_near(link) else config.NEWS_INTERVAL_FAR_S
         try:
             while messages := self._messages(conversation):
-                for message in messages:
-                    await link.tell(message)
+                await self._send(link, messages)
                 await trio.sleep(pause_s)
         except ConnectionClosed:
             pass  # nobody is left to be told
         conversation.is_telling = False
+
+    async def _send(self, link: PeerLink, messages: list[Have]) -> None:
+        link_news = self._links[link.connection]
+        link_news.untold += 1
+        try:
+            for message in messages:
+                await link.tell(message)
+        finally:
+            link_news.untold -= 1
 
     def _messages(self, conversation: _Conversation) -> list[Have]:
         """What is to be said now; nothing when the conversation is over, or its link."""

@@ -12,11 +12,11 @@ class Budget:
         self._left = burst
         self._refilled_at = 0.0
 
-    def spend(self, now: float) -> bool:
-        """Take one; False when there is none left."""
+    def spend(self, now: float, cost: float = 1) -> bool:
+        """Take one, or what else it costs; False when there is not so much left."""
         self._left = min(self._burst, self._left + max(0.0, now - self._refilled_at) * self._per_s)
         self._refilled_at = now
-        if self._left < 1:
+        if self._left < cost:
             return False
-        self._left -= 1
+        self._left -= cost
         return True

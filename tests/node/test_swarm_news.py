@@ -280,6 +280,42 @@ async def test_a_flood_is_the_remotes_fault(autojump_clock: MockClock) -> None:
         assert len(talk.heard) == config.NEWS_BURST
 
 
+async def test_T6_who_tells_of_torrents_without_end_and_reads_no_answer_is_at_fault(
+    autojump_clock: MockClock,
+) -> None:
+    large = Have(ID, tuple((2**60 + number, 1) for number in range(0, 2000, 2)))  # more than 10 KiB
+    async with (
+        Network(seed=3) as network,
+        hand_made(network, "10.0.0.1") as us,
+        hand_made(network, "10.0.0.2") as deaf,
+        trio.open_nursery() as nursery,
+    ):
+        link = await us.dial(deaf.address)
+        news = Talk(us, link, deaf.links[0]).news
+        for _ in range(500):  # more than the windows and buffers of a stream
+            nursery.start_soon(link.tell, large)
+        await trio.sleep(10)
+        tasks = len(us.nursery.child_tasks)
+        with pytest.raises(RemoteProtocolError, match="none is read"):
+            for number in range(2 * config.NEWS_BURST):
+                news.hear(link, Have(number.to_bytes(32, "big")))
+                await trio.sleep(1 / config.NEWS_PER_S)
+        assert len(us.nursery.child_tasks) - tasks < config.NEWS_TORRENTS_PER_LINK_MAX + 5
+        nursery.cancel_scope.cancel()
+
+
+async def test_T6_of_very_many_ranges_a_few_messages_are_a_flood(autojump_clock: MockClock) -> None:
+    """Each range costs as much work as a small message."""
+    scattered = tuple((number, 1) for number in range(0, 2 * config.RANGES_PER_MESSAGE_MAX, 2))
+    cost = 2 * config.RANGES_PER_MESSAGE_MAX / config.NEWS_RANGES_AS_ONE
+    async with talking() as talk:
+        talk.news.follow(talk.following)
+        with pytest.raises(RemoteProtocolError, match="too much news"):
+            for _ in range(config.NEWS_BURST):
+                talk.news.hear(talk.link, Have(ID, scattered, coming=scattered))
+        assert len(talk.heard) == config.NEWS_BURST // cost
+
+
 async def test_a_link_talks_of_a_bounded_number_of_torrents(autojump_clock: MockClock) -> None:
     async with talking() as talk:
         talk.news = SwarmNews(talk.us.nursery, lambda file_id: 1)

@@ -14,3 +14,9 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
     budget = Budget(per_s=10, burst=1)
     assert budget.spend(100.0)
     assert not budget.spend(50.0)
+
+
+def test_what_costs_more_takes_more() -> None:
+    budget = Budget(per_s=10, burst=10)
+    assert [budget.spend(100.0, 4.5) for _ in range(3)] == [True, True, False]
+    assert budget.spend(100.0)
