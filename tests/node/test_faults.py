@@ -447,7 +447,7 @@ async def test_a_full_disk_ends_the_fetch_with_its_reason_and_keeps_the_node(
     autojump_clock: MockClock, swarm: Swarm
 ) -> None:
     await swarm.start_server()
-    await start_sources(swarm, 1, 300 * KIB)
+    await start_sources(swarm, 1, 20 * config.BLOCK_SIZE)
     stored = 0
 
     async def run_blocking(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -465,7 +465,7 @@ async def test_a_full_disk_ends_the_fetch_with_its_reason_and_keeps_the_node(
     stored = 100  # there is room again
     done = await fetching.node.fetch("a.bin", to=fetching.files_dir)
     assert fetching.all(FetchStarted)[-1].bytes_resumed >= 4 * config.BLOCK_SIZE
-    assert done.bytes_fetched == 300 * KIB - fetching.all(FetchStarted)[-1].bytes_resumed
+    assert done.bytes_fetched == 20 * config.BLOCK_SIZE - fetching.all(FetchStarted)[-1].bytes_resumed
 
 
 async def test_a_file_that_changes_under_its_sharer_is_fetched_elsewhere(
