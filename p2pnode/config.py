@@ -185,6 +185,9 @@ RECONNECT_MAX_S: Final = 8.0  # … up to this, so that a restarted server is fo
 SOURCES_LINKED_MAX: Final = (
     48  # links one download keeps: a swarm of so many is one in which all know each other
 )
+SOURCES_TRUSTED_MAX: Final = (
+    100  # nodes of whom a download hopes, once, that they give; of others it takes what comes
+)
 NEWS_INTERVAL_S: Final = 0.1  # between two `Have`s to one node of one torrent: a batch of pieces, not each …
 NEWS_INTERVAL_FAR_S: Final = 1.0  # … and to a node of another zone
 NEWS_FIRST_WORD_S: Final = 2.0  # a source that says nothing for so long has what others say it has

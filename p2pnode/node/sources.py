@@ -68,11 +68,11 @@ class Sources:
         self._is_idle = is_idle
         self._is_starved = is_starved
         self._nursery: trio.Nursery | None = None  # None: not running
-        self._seen: set[bytes] = set()  # everybody who was ever said to have it
-        self._joining: set[bytes] = set()  # those who are dialed, or linked
-        self._dialed: set[bytes] = (
+        self._trusted: set[bytes] = (
             set()
-        )  # whose first dial is over: only that one is waited for with patience
+        )  # whose first dial was waited for with patience: so many, and no more
+        self._awaited: set[bytes] = set()  # those of them who are dialed now
+        self._joining: set[bytes] = set()  # those who are dialed, or linked
         self._joined: set[bytes] = set()  # those whom the machine may ask
         self._words: dict[bytes, Word] = {}  # heard, and not told the machine yet
         self._gone: set[bytes] = set()  # who said that it is over, before these words
@@ -201,12 +201,9 @@ class Sources:
         self._join_all(self._acquaintance.known_sources(), nursery)
         while True:
             sources = await self._acquaintance.find_sources()
-            if not self._seen.issuperset(source.node_id for source in sources):
-                self._patience.renew()
-                self._seen.update(source.node_id for source in sources)
-            if self._is_idle() and not self._joining - self.links.keys() - self._dialed:
-                self._patience.check(f"nobody gives {printable(self._metainfo.name)!r}")
             self._join_all(sources, nursery)
+            if self._is_idle() and not self._awaited:
+                self._patience.check(f"nobody gives {printable(self._metainfo.name)!r}")
             is_young = trio.current_time() - began_at < config.SOURCES_EAGER_S
             is_served = self.links and not is_young
             await trio.sleep(config.SOURCES_REFRESH_S if is_served else self._patience.pause_s)
@@ -216,6 +213,9 @@ class Sources:
         for source in sorted(filter(self._is_wanted, sources), key=self._was_replaced):
             if self._has_room:
                 self._joining.add(source.node_id)
+                if source.node_id not in self._trusted and len(self._trusted) < config.SOURCES_TRUSTED_MAX:
+                    self._trusted.add(source.node_id)
+                    self._awaited.add(source.node_id)
                 nursery.start_soon(self._join, source, nursery)
 
     @property
@@ -252,13 +252,15 @@ class Sources:
         try:
             have = self._pieces_of(source)
             link = await self._acquaintance.link_to(source)
+            if source.node_id in self._awaited:
+                self._patience.renew()
         except REMOTE_FAULTS as error:
             self._patience.failed(error)
             if source.node_id not in self.links:
                 self._joining.discard(source.node_id)
             return
         finally:
-            self._dialed.add(source.node_id)
+            self._awaited.discard(source.node_id)
         if source.node_id not in self.links:  # it may have dialed us meanwhile
             self._make_room()
             self._use(link, have, nursery)
