@@ -49,7 +49,7 @@ def test_nothing_is_faster_than_the_least_time(swarm_simulation: SwarmSimulation
     result = swarm_simulation(peers=2, size=1_000_000, rates=slow)
     assert result.plan.bound_s == 1.0
     assert result.completions["peer-1"] > 1.0
-    assert result.completions["peer-2"] < 1.0
+    assert result.completions["peer-2"] < result.completions["peer-1"]
     assert swarm_simulation(peers=2, size=1_000_000, seed_rate=1e6).seconds > 1.0
 
 
