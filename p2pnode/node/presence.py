@@ -17,7 +17,7 @@ from p2pnode import __version__, config
 from p2pnode.errors import Busy, ConfigError
 from p2pnode.node.peer_link import PeerInformation, role_of
 from p2pnode.quic import Address
-from p2pnode.tracker import LOCAL_HOST, Asker, Registry
+from p2pnode.tracker import LOCAL_HOST, Asker, NodeRegistry
 from p2pnode.wire.codec import rows_that_fit
 from p2pnode.wire.communication import (
     FileAcknowledge,
@@ -44,7 +44,7 @@ class Presence:
         self._role = role
         self._zone = zone
         self._listen_address = listen_address
-        self._registry = Registry()
+        self._registry = NodeRegistry()
         self._registry_changed = trio.Event()
         self._myself = Asker(b"", LOCAL_HOST)  # no node id, so that our own shares are listed as well
         self._registry.announce_presence(

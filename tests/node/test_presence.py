@@ -14,7 +14,7 @@ from p2pnode.errors import NotFound, Refused
 from p2pnode.node.events import FileShared, FileUnshared, NodeWarning
 from p2pnode.node.presence import Presence
 from p2pnode.testing.nodes import PORT
-from p2pnode.tracker.registry import RegistryLimits
+from p2pnode.tracker.node_registry import NodeRegistryLimits
 from p2pnode.wire.communication import Error, ErrorCode, FileAnnounce, FileList, PresenceAnnounce
 from tests.node.conftest import SERVER, Swarm, write_random
 from tests.node.hand_made import HandMadeNode, announce, ask, hand_made
@@ -102,7 +102,7 @@ async def test_a_server_that_is_full_says_so(
     autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await swarm.start_server()
-    limits = RegistryLimits(nodes=2)  # the server itself, and one more
+    limits = NodeRegistryLimits(nodes=2)  # the server itself, and one more
     monkeypatch.setattr(server.node._presence._registry, "_limits", limits)
     async with (
         hand_made(swarm.network, "10.0.2.1") as one,

@@ -26,14 +26,14 @@ from p2pnode.wire.communication import (
     PresenceAnnounce,
 )
 
-__all__ = ["LOCAL_HOST", "Asker", "Registry", "RegistryLimits"]
+__all__ = ["LOCAL_HOST", "Asker", "NodeRegistry", "NodeRegistryLimits"]
 
 LOCAL_HOST: Final = "127.0.0.1"
 """Where a node asks itself from: it may be told everything that can be dialled."""
 
 
 @dataclass(frozen=True, slots=True)
-class RegistryLimits:
+class NodeRegistryLimits:
     """How much a registry holds; what comes above is refused, never pushed in at another's expense."""
 
     nodes: int = config.NODES_MAX
@@ -62,14 +62,14 @@ class _Node:
     queued_at: float = inf  # when its entry in the queue of expiries comes up
 
 
-class Registry:
+class NodeRegistry:
     """All nodes that announced themselves, and their files.
 
     Times are seconds on any one clock that never goes back.
     """
 
-    def __init__(self, limits: RegistryLimits | None = None) -> None:
-        self._limits = limits or RegistryLimits()
+    def __init__(self, limits: NodeRegistryLimits | None = None) -> None:
+        self._limits = limits or NodeRegistryLimits()
         self._nodes: dict[bytes, _Node] = {}
         self._nodes_by_network: Counter[str] = Counter()
         self._files = FileIndex(

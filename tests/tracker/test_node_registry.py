@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pnode.tracker import LOCAL_HOST, Asker, Registry, RegistryLimits
+from p2pnode.tracker import LOCAL_HOST, Asker, NodeRegistry, NodeRegistryLimits
 from p2pnode.wire.communication import FileAnnounce, PresenceAnnounce
 
 FILE = b"f" * 32
@@ -27,7 +27,7 @@ def announce(file_id: bytes = FILE, name: str = "file", **fields: Any) -> FileAn
 
 
 def arrive(
-    registry: Registry,
+    registry: NodeRegistry,
     number: int,
     host: str | None = None,
     *,
@@ -45,7 +45,7 @@ def arrive(
     )
 
 
-def source_ids(registry: Registry, asker: Asker = LOCAL) -> set[bytes]:
+def source_ids(registry: NodeRegistry, asker: Asker = LOCAL) -> set[bytes]:
     return {source.node_id for source in registry.sources(asker, file_id=FILE)}
 
 
@@ -53,7 +53,7 @@ def source_ids(registry: Registry, asker: Asker = LOCAL) -> set[bytes]:
 
 
 def test_a_node_that_announces_itself_is_there() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1, name="anna", role="peer", zone="eu", agent="p2pnode/1", now=5.0)
     registry.announce_file(node(1), announce())
     [report] = registry.peers(now=7.0)
@@ -64,7 +64,7 @@ def test_a_node_that_announces_itself_is_there() -> None:
 
 
 def test_presence_expires_and_takes_its_files_along() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1, now=100.0)
     registry.announce_file(node(1), announce())
     assert registry.next_deadline() == 130.0
@@ -78,7 +78,7 @@ def test_presence_expires_and_takes_its_files_along() -> None:
 
 
 def test_announcing_again_puts_expiry_off_and_keeps_the_files() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1, now=0.0)
     registry.announce_file(node(1), announce())
     arrive(registry, 1, now=20.0, name="new name")
@@ -90,7 +90,7 @@ def test_announcing_again_puts_expiry_off_and_keeps_the_files() -> None:
 
 
 def test_a_flood_of_announces_leaves_no_heap_behind() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     for number in range(1000):
         arrive(registry, 1, now=number / 1000)
         registry.link_lost(node(1), now=number / 1000)
@@ -102,7 +102,7 @@ def test_a_flood_of_announces_leaves_no_heap_behind() -> None:
 
 
 def test_presence_may_be_for_ever() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1, lasts_s=inf)
     assert registry.next_deadline() is None
     assert registry.expire(1e12) == []
@@ -110,7 +110,7 @@ def test_presence_may_be_for_ever() -> None:
 
 
 def test_a_bye_forgets_at_once() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1)
     registry.announce_file(node(1), announce())
     registry.forget_node(node(1))
@@ -121,7 +121,7 @@ def test_a_bye_forgets_at_once() -> None:
 
 
 def test_q18_a_broken_link_leaves_a_little_time_to_come_back() -> None:
-    registry = Registry(RegistryLimits(lasts_after_link_lost_s=10.0))
+    registry = NodeRegistry(NodeRegistryLimits(lasts_after_link_lost_s=10.0))
     arrive(registry, 1, now=0.0, lasts_s=100.0)
     arrive(registry, 2, now=0.0, lasts_s=100.0)
     registry.link_lost(node(1), now=5.0)
@@ -135,14 +135,14 @@ def test_q18_a_broken_link_leaves_a_little_time_to_come_back() -> None:
 
 
 def test_a_broken_link_never_makes_presence_longer() -> None:
-    registry = Registry(RegistryLimits(lasts_after_link_lost_s=10.0))
+    registry = NodeRegistry(NodeRegistryLimits(lasts_after_link_lost_s=10.0))
     arrive(registry, 1, lasts_s=3.0)
     registry.link_lost(node(1), now=2.0)
     assert registry.expire(3.0) == [node(1)]
 
 
 def test_a_node_that_left_and_came_back_lives_by_its_new_presence() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1, now=0.0)
     registry.forget_node(node(1))
     arrive(registry, 1, now=10.0)
@@ -151,7 +151,7 @@ def test_a_node_that_left_and_came_back_lives_by_its_new_presence() -> None:
 
 
 def test_T6_nodes_are_bounded() -> None:
-    registry = Registry(RegistryLimits(nodes=2))
+    registry = NodeRegistry(NodeRegistryLimits(nodes=2))
     assert arrive(registry, 1) is None
     assert arrive(registry, 2) is None
     assert arrive(registry, 3) is not None
@@ -161,7 +161,7 @@ def test_T6_nodes_are_bounded() -> None:
 
 
 def test_T6_nodes_of_one_network_are_bounded() -> None:
-    registry = Registry(RegistryLimits(nodes_per_network=2))
+    registry = NodeRegistry(NodeRegistryLimits(nodes_per_network=2))
     assert arrive(registry, 1, "2a00:1::1") is None
     assert arrive(registry, 2, "2a00:1::2") is None
     assert arrive(registry, 3, "2a00:1::3") is not None
@@ -176,7 +176,7 @@ def test_T6_nodes_of_one_network_are_bounded() -> None:
 
 
 def test_peers_are_sorted_by_name() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     for number, name in ((3, "b"), (2, "a"), (1, "b")):
         arrive(registry, number, name=name)
     assert [peer.node_id for peer in registry.peers(0.0)] == [node(2), node(1), node(3)]
@@ -186,20 +186,20 @@ def test_peers_are_sorted_by_name() -> None:
 
 
 def test_an_offer_is_acknowledged() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1)
     acknowledge = registry.announce_file(node(1), announce())
     assert (acknowledge.file_id, acknowledge.accepted, acknowledge.reason) == (FILE, True, "")
 
 
 def test_an_offer_of_a_stranger_is_refused_with_a_reason() -> None:
-    acknowledge = Registry().announce_file(node(1), announce())
+    acknowledge = NodeRegistry().announce_file(node(1), announce())
     assert not acknowledge.accepted
     assert "presence" in acknowledge.reason
 
 
 def test_a_withdrawal_is_accepted_always() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1)
     registry.announce_file(node(1), announce())
     assert registry.announce_file(node(1), announce(have=())).accepted
@@ -211,13 +211,13 @@ def test_a_withdrawal_is_accepted_always() -> None:
 @pytest.mark.parametrize(
     ("limits", "word"),
     [
-        (RegistryLimits(files_per_node=0), "0 files"),
-        (RegistryLimits(offers=0), "files"),
-        (RegistryLimits(ranges=0), "pieces"),
+        (NodeRegistryLimits(files_per_node=0), "0 files"),
+        (NodeRegistryLimits(offers=0), "files"),
+        (NodeRegistryLimits(ranges=0), "pieces"),
     ],
 )
-def test_T6_what_is_over_a_limit_is_refused_with_a_reason(limits: RegistryLimits, word: str) -> None:
-    registry = Registry(limits)
+def test_T6_what_is_over_a_limit_is_refused_with_a_reason(limits: NodeRegistryLimits, word: str) -> None:
+    registry = NodeRegistry(limits)
     arrive(registry, 1)
     acknowledge = registry.announce_file(node(1), announce())
     assert not acknowledge.accepted
@@ -225,7 +225,7 @@ def test_T6_what_is_over_a_limit_is_refused_with_a_reason(limits: RegistryLimits
 
 
 def test_who_fetches_is_a_source_that_says_so() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1)
     registry.announce_file(node(1), announce(have=(), is_fetching=True))
     [source] = registry.sources(LOCAL, file_id=FILE)
@@ -240,7 +240,7 @@ def test_who_fetches_is_a_source_that_says_so() -> None:
 
 
 def test_a_client_is_a_peer_while_it_has_something() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1, role="client")
     assert registry.peers(0.0) == []
     registry.announce_file(node(1), announce(have=(), is_fetching=True))
@@ -250,7 +250,7 @@ def test_a_client_is_a_peer_while_it_has_something() -> None:
 
 
 def test_the_list_is_paged() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1)
     for number in range(3):
         registry.announce_file(node(1), announce(node(number), f"f{number}"))
@@ -265,7 +265,7 @@ def test_the_list_is_paged() -> None:
 
 
 def test_a_source_says_who_where_and_what() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1, zone="eu")
     registry.announce_file(node(1), announce(have=((2, 3),)))
     [source] = registry.sources(LOCAL, file_id=FILE)
@@ -275,7 +275,7 @@ def test_a_source_says_who_where_and_what() -> None:
 
 
 def test_the_asker_is_not_in_his_own_answer() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     for number in (1, 2):
         arrive(registry, number)
         registry.announce_file(node(number), announce())
@@ -283,7 +283,7 @@ def test_the_asker_is_not_in_his_own_answer() -> None:
 
 
 def test_the_node_that_answers_lists_itself_without_address() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     presence = PresenceAnnounce(version=1, addresses=(("8.8.8.8", 5),), listen_port=5)
     registry.announce_presence(US, presence, observed=None, now=0.0, lasts_s=inf)
     registry.announce_file(US, announce())
@@ -292,7 +292,7 @@ def test_the_node_that_answers_lists_itself_without_address() -> None:
 
 
 def test_T5_loopback_addresses_go_to_askers_on_loopback_only() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1, "127.0.0.1", addresses=(("10.0.0.1", 7),))
     registry.announce_file(node(1), announce())
     [near] = registry.sources(Asker(node(2), "127.0.0.1"), file_id=FILE)
@@ -302,14 +302,14 @@ def test_T5_loopback_addresses_go_to_askers_on_loopback_only() -> None:
 
 
 def test_addresses_of_one_node() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     arrive(registry, 1)
     assert registry.addresses(node(1), LOCAL) == (("10.0.0.1", 1001),)
     assert registry.addresses(node(2), LOCAL) == ()
 
 
 def test_sources_are_found_by_bytes_too_after_the_file_itself() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     for number, file_id in ((1, node(7)), (2, FILE)):
         arrive(registry, number)
         registry.announce_file(node(number), announce(file_id, f"name{number}", pieces_root=ROOT))
@@ -320,7 +320,7 @@ def test_sources_are_found_by_bytes_too_after_the_file_itself() -> None:
 
 
 def test_an_answer_is_limited_and_the_next_one_goes_on() -> None:
-    registry = Registry()
+    registry = NodeRegistry()
     for number in range(1, 21):
         arrive(registry, number)
         registry.announce_file(node(number), announce())
@@ -367,7 +367,7 @@ class Model:
 
 @given(st.lists(OPERATIONS, max_size=40))
 def test_random_announces_and_expiries_agree_with_a_plain_model(operations: list[Any]) -> None:
-    registry, model, now = Registry(RegistryLimits(lasts_after_link_lost_s=3.0)), Model(), 0.0
+    registry, model, now = NodeRegistry(NodeRegistryLimits(lasts_after_link_lost_s=3.0)), Model(), 0.0
     for operation, number, argument in operations:
         match operation:
             case "arrive":
