@@ -268,3 +268,9 @@ LAN_ANSWERS_BURST: Final = 40  # … and at once
 LAN_LOOKED_FOR_MAX: Final = 1000  # torrents that are looked for, and remembered who has them …
 LAN_FOUND_MAX: Final = 50  # … of so many nodes each …
 LAN_FOUND_LASTS_S: Final = 2 * LAN_INTERVAL_S + 60.0  # … who are forgotten when two words of theirs were lost
+
+# -- services ----------------------------------------------------------------------------------------------
+
+REQUEST_LINES_PER_S_MAX: Final = (
+    1000  # a line of a log is about 200 bytes: a flood shall not fill a disk with them
+)
