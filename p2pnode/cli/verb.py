@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Final
 
 import click
@@ -10,6 +9,7 @@ from click.core import ParameterSource
 
 from p2pnode.cli.config_file import check_settings
 from p2pnode.cli.console import Console, color_wanted
+from p2pnode.cli.logs import log_to_console
 
 CONTEXT: Final = {
     "help_option_names": ["-h", "--help"],
@@ -103,11 +103,7 @@ class Verb(click.Command):
         chosen = _chosen(ctx)
         ctx.obj = chosen.console()
         ctx.color = ctx.obj.color
-        level = chosen["log_level"]
-        logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
-        if level not in ("debug", "info"):
-            # aioquic warns of each mistake of a remote: that would let strangers write on our terminal.
-            logging.getLogger("quic").setLevel(logging.ERROR)
+        log_to_console(chosen["log_level"])
         return super().invoke(ctx)
 
 
