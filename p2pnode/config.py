@@ -33,6 +33,10 @@ CHUNK_SIZE: Final = 1 * MIB  # what we send: the fewer, the cheaper; the other s
 LAN_DATAGRAM_SIZE_MAX: Final = 1400  # bytes, as BEP 14 has it: what Ethernet carries in one piece
 LAN_HASHES_MAX: Final = 20  # torrents in one such datagram: 52 bytes each
 
+UDP_SCRAPE_HASHES_MAX: Final = 74  # torrents in one scrape over UDP (BEP 15): more do not fit 1,500 bytes
+UDP_REQUEST_SIZE_MAX: Final = 2 * KIB  # bytes: no announce of BEP 15 needs more, URL and all
+UDP_HOSTS_REMEMBERED_MAX: Final = 16_384  # hosts whose bytes need not be found again; some 200 bytes each
+
 # -- torrent -----------------------------------------------------------------------------------------------
 
 BLOCK_SIZE: Final = 16 * KIB  # leaf of the Merkle tree (BEP 52)
@@ -144,6 +148,9 @@ RUMOURS_MAX: Final = 4096  # of all of them: who tells most loses first; some 10
 RUMOUR_LASTS_S: Final = 600.0  # of one who says no more; longer than all his dials take to come back
 RUMOUR_TELLERS_MAX: Final = 256  # nodes that tell us of others; who spoke longest ago is forgotten
 PORTS_NEVER_DIALED: Final = frozenset({0, 53})  # no port at all; DNS, which answers strangers
+UDP_CONNECTION_LASTS_S: Final = (
+    120  # whole seconds; what BEP 15 grants an id: a client uses it for half of it
+)
 
 # -- swarm -------------------------------------------------------------------------------------------------
 
@@ -274,3 +281,9 @@ LAN_FOUND_LASTS_S: Final = 2 * LAN_INTERVAL_S + 60.0  # … who are forgotten wh
 REQUEST_LINES_PER_S_MAX: Final = (
     1000  # a line of a log is about 200 bytes: a flood shall not fill a disk with them
 )
+UDP_ANSWER_SIZE_MAX: Final = 1232  # bytes: what every path of IPv6 carries whole (RFC 8200 §5)
+UDP_REFUSALS_PER_S: Final = (
+    200  # errors to those who have not proven their address, to all the world together
+)
+UDP_REFUSALS_BURST: Final = 1000  # of them at once: those who held an id when the tracker was started again
+UDP_TURN: Final = 64  # requests answered before the other tasks have their turn: about a millisecond
