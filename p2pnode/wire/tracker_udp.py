@@ -178,7 +178,7 @@ def _decode_announce(datagram: bytes, connection_id: bytes, transaction_id: int)
         raise RemoteProtocolError(f"an announce has at least {options_at} bytes")
     url_data = _url_data_in(datagram, options_at) if len(datagram) > options_at else b""
     fields = _ANNOUNCE.unpack_from(datagram, _REQUEST.size)
-    return AnnounceRequest(connection_id, transaction_id, *fields, url_data)
+    return AnnounceRequest._make((connection_id, transaction_id, *fields, url_data))
 
 
 def _decode_scrape(datagram: bytes, connection_id: bytes, transaction_id: int) -> ScrapeRequest:
