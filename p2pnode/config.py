@@ -287,3 +287,13 @@ UDP_REFUSALS_PER_S: Final = (
 )
 UDP_REFUSALS_BURST: Final = 1000  # of them at once: those who held an id when the tracker was started again
 UDP_TURN: Final = 64  # requests answered before the other tasks have their turn: about a millisecond
+
+# -- trackers, as who asks them ----------------------------------------------------------------------------
+
+TRACKER_INTERVAL_MIN_S: Final = 30.0  # a tracker that names less is asked no more often …
+TRACKER_INTERVAL_MAX_S: Final = 3600.0  # … and one that names more no more seldom: it may have restarted
+ANNOUNCE_EARLIEST_S: Final = (
+    300.0  # a fetch that needs peers asks after so long a tracker that names no minimum
+)
+ANNOUNCE_RETRY_MIN_S: Final = 60.0  # after a tracker's first failure, less up to half by chance; it doubles …
+ANNOUNCE_RETRY_MAX_S: Final = 3600.0  # … up to this

@@ -19,7 +19,7 @@ __all__ = ["Tiers", "tracker_tiers", "web_seeds"]
 Tiers = tuple[tuple[str, ...], ...]
 """Trackers in tiers: all of the first are tried before any of the second (BEP 12)."""
 
-_TRACKER: Final = re.compile(r"(?:https?|udp)://\S+", re.IGNORECASE)
+_TRACKER: Final = re.compile(r"(?:https?|udp|quic)://\S+", re.IGNORECASE)
 _WEB_SEED: Final = re.compile(r"https?://\S+", re.IGNORECASE)
 
 

@@ -16,11 +16,11 @@ def test_M11_what_is_no_address_of_a_tracker_or_web_seed(url: str) -> None:
     assert web_seeds([url]) == ()
 
 
-def test_M11_only_trackers_speak_udp() -> None:
-    assert tracker_tiers([["udp://x:1", "HTTPS://x/a?b=c", "http://[::1]:80/"]]) == (
-        ("udp://x:1", "HTTPS://x/a?b=c", "http://[::1]:80/"),
+def test_M11_only_trackers_speak_udp_and_bare_quic() -> None:
+    assert tracker_tiers([["udp://x:1", "quic://x:7001", "HTTPS://x/a?b=c", "http://[::1]:80/"]]) == (
+        ("udp://x:1", "quic://x:7001", "HTTPS://x/a?b=c", "http://[::1]:80/"),
     )
-    assert web_seeds(["udp://x:1", "https://x"]) == ("https://x",)
+    assert web_seeds(["udp://x:1", "quic://x:1", "https://x"]) == ("https://x",)
 
 
 def test_M11_a_hundred_thousand_trackers() -> None:
