@@ -35,7 +35,6 @@ LAN_HASHES_MAX: Final = 20  # torrents in one such datagram: 52 bytes each
 
 UDP_SCRAPE_HASHES_MAX: Final = 74  # torrents in one scrape over UDP (BEP 15): more do not fit 1,500 bytes
 UDP_REQUEST_SIZE_MAX: Final = 2 * KIB  # bytes: no announce of BEP 15 needs more, URL and all
-UDP_HOSTS_REMEMBERED_MAX: Final = 16_384  # hosts whose bytes need not be found again; some 200 bytes each
 
 # -- torrent -----------------------------------------------------------------------------------------------
 

@@ -21,10 +21,7 @@ a packet or raises `RemoteProtocolError`. What is too much for a field in a pack
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from enum import IntEnum
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
 from p2pnode import config
@@ -56,16 +53,13 @@ _ANNOUNCE: Final = struct.Struct(">20s20sQQQIIIiH")
 _RESPONSE: Final = struct.Struct(">II")
 _ANNOUNCED: Final = struct.Struct(">IIIII")
 _COUNTS: Final = struct.Struct(">III")
+_ID_SIZE: Final = 8
 _HASH_SIZE: Final = 20
-_PORT_SIZE: Final = 2
 
 _OPTION_END: Final = 0
 _OPTION_NOTHING: Final = 1
 _OPTION_URL: Final = 2
 _OPTION_SIZE_MAX: Final = 255
-
-Address = tuple[str, int]
-"""A host in digits, and a port."""
 
 
 class Action(IntEnum):
@@ -134,7 +128,7 @@ class AnnounceRequest(NamedTuple):
 
     def encode(self) -> bytes:
         """The datagram."""
-        _check_size(8, self.connection_id)
+        _check_size(_ID_SIZE, self.connection_id)
         _check_size(_HASH_SIZE, self.info_hash, self.peer_id)
         header = _packed(_REQUEST, self.connection_id, Action.ANNOUNCE, self.transaction_id)
         return header + _packed(_ANNOUNCE, *self[2:-1]) + _encode_url_data(self.url_data)
@@ -151,7 +145,7 @@ class ScrapeRequest(NamedTuple):
         """The datagram."""
         if not 0 < len(self.info_hashes) <= config.UDP_SCRAPE_HASHES_MAX:
             raise LocalProtocolError(f"a scrape of {len(self.info_hashes)} torrents")
-        _check_size(8, self.connection_id)
+        _check_size(_ID_SIZE, self.connection_id)
         _check_size(_HASH_SIZE, *self.info_hashes)
         header = _packed(_REQUEST, self.connection_id, Action.SCRAPE, self.transaction_id)
         return header + b"".join(self.info_hashes)
@@ -224,27 +218,24 @@ class ConnectResponse(NamedTuple):
 
     def encode(self) -> bytes:
         """The datagram."""
-        _check_size(8, self.connection_id)
+        _check_size(_ID_SIZE, self.connection_id)
         return _packed(_RESPONSE, Action.CONNECT, self.transaction_id) + self.connection_id
 
 
 class AnnounceResponse(NamedTuple):
-    """Whom to talk to: over IPv4 IPv4 addresses, over IPv6 IPv6 addresses."""
+    """Whom to talk to: over IPv4 IPv4 addresses, over IPv6 IPv6 addresses; `wire.compact_peers` reads them."""
 
     transaction_id: int
     interval_s: int
     leechers: int
     seeders: int
-    peers: tuple[Address, ...]
+    compact_peers: bytes  # 6 or 18 for each
 
     def encode(self) -> bytes:
-        """The datagram. `LocalProtocolError` for peers that are not all of one kind."""
-        transaction_id, interval_s, leechers, seeders, peers = self
-        parts = [_packed(_ANNOUNCED, Action.ANNOUNCE, transaction_id, interval_s, leechers, seeders)]
-        parts += [_packed_host(host) + port.to_bytes(_PORT_SIZE) for host, port in peers]
-        if len(set(map(len, parts[1:]))) > 1:
-            raise LocalProtocolError("IPv4 and IPv6 peers in one answer")
-        return b"".join(parts)
+        """The datagram."""
+        transaction_id, interval_s, leechers, seeders, compact_peers = self
+        header = _packed(_ANNOUNCED, Action.ANNOUNCE, transaction_id, interval_s, leechers, seeders)
+        return header + compact_peers
 
 
 class ScrapeCounts(NamedTuple):
@@ -281,48 +272,30 @@ class ErrorResponse(NamedTuple):
 Response = ConnectResponse | AnnounceResponse | ScrapeResponse | ErrorResponse
 
 
-def decode_response(datagram: bytes, *, is_ipv6: bool) -> Response:
-    """What a tracker sent, over IPv6 or IPv4: its peers' addresses are of that kind. `RemoteProtocolError`.
+def decode_response(datagram: bytes) -> Response:
+    """What a tracker sent. `RemoteProtocolError`.
 
-    A part of a peer or of counts at the end is left out, as is what stands behind a connection id.
+    What stands behind a connection id is left out, as is a part of a torrent's counts at the end.
     """
     if len(datagram) < _RESPONSE.size:
         raise RemoteProtocolError(f"no answer of a tracker has {len(datagram)} bytes")
     action, transaction_id = _RESPONSE.unpack_from(datagram)
     body = datagram[_RESPONSE.size :]
-    if action == Action.CONNECT and len(body) >= 8:
-        return ConnectResponse(transaction_id, body[:8])
+    if action == Action.CONNECT and len(body) >= _ID_SIZE:
+        return ConnectResponse(transaction_id, body[:_ID_SIZE])
     if action == Action.ANNOUNCE and len(datagram) >= _ANNOUNCED.size:
-        _, _, interval_s, leechers, seeders = _ANNOUNCED.unpack_from(datagram)
-        peers = tuple(_decode_peers(datagram[_ANNOUNCED.size :], is_ipv6))
-        return AnnounceResponse(transaction_id, interval_s, leechers, seeders, peers)
+        _, *numbers = _ANNOUNCED.unpack_from(datagram)
+        return AnnounceResponse._make((*numbers, datagram[_ANNOUNCED.size :]))
     if action == Action.SCRAPE:
         whole = len(body) - len(body) % _COUNTS.size
-        return ScrapeResponse(
-            transaction_id, tuple(map(ScrapeCounts._make, _COUNTS.iter_unpack(body[:whole])))
-        )
+        counts = map(ScrapeCounts._make, _COUNTS.iter_unpack(body[:whole]))
+        return ScrapeResponse(transaction_id, tuple(counts))
     if action == Action.ERROR:
         return ErrorResponse(transaction_id, body.decode(errors="replace"))
     raise RemoteProtocolError("an answer of a tracker that is unknown or too short")
 
 
-def _decode_peers(compact: bytes, is_ipv6: bool) -> Iterable[Address]:
-    host_type, host_size = (IPv6Address, 16) if is_ipv6 else (IPv4Address, 4)
-    size = host_size + _PORT_SIZE
-    for start in range(0, len(compact) - size + 1, size):
-        port_at = start + host_size
-        yield str(host_type(compact[start:port_at])), int.from_bytes(compact[port_at : start + size])
-
-
 # -- fields ------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=config.UDP_HOSTS_REMEMBERED_MAX)
-def _packed_host(host: str) -> bytes:
-    try:
-        return ip_address(host).packed
-    except ValueError:
-        raise LocalProtocolError(f"{host!r} is not an address") from None
 
 
 def _packed(form: struct.Struct, *values: bytes | int) -> bytes:
