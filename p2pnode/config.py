@@ -296,3 +296,18 @@ ANNOUNCE_EARLIEST_S: Final = (
 )
 ANNOUNCE_RETRY_MIN_S: Final = 60.0  # after a tracker's first failure, less up to half by chance; it doubles …
 ANNOUNCE_RETRY_MAX_S: Final = 3600.0  # … up to this
+
+# -- the tracker's client ----------------------------------------------------------------------------------
+
+TRACKER_TRIES: Final = (
+    4  # of a request whose connection broke before the answer was whole; RECONNECT_MIN_S apart …
+)
+TRACKER_PATIENCE_S: Final = 20.0  # without a byte of an answer, over a connection that lives
+TRACKER_QUERY_PATIENCE_S: Final = 180.0  # the same where an AI service thinks first
+TRACKER_ANSWER_TIMEOUT_S: Final = 600.0  # for the whole of an answer: 26 MB at 350 kbit/s
+TRACKER_ANSWER_SIZE_MAX: Final = (
+    5 * 5 * MIB + 64 * KIB
+)  # a file of 5 MiB as JSON, five characters a byte where somebody writes spaces
+TRACKER_PEERS_MAX: Final = 1000  # of one answer; what is beyond is left out
+TRACKER_INTERVAL_MIN_S: Final = 30.0  # a tracker that wants to be asked more often is not …
+TRACKER_INTERVAL_MAX_S: Final = 3600.0  # … nor is one forgotten for longer, whatever it says

@@ -16,6 +16,7 @@
     │   └── ConnectionClosed          6   the connection ended; carries code, reason and who ended it
     │       └── StreamReset           6   only this stream ended
     ├── Refused                       8   the other side said no
+    │   ├── ErrorAnswer               8   a tracker answered with an error; carries its code
     │   └── Busy                      8   not now; carries after how many seconds to ask again
     ├── StorageError                 10   cannot read or write here
     │   ├── DiskFull                  9
@@ -115,6 +116,14 @@ class Refused(P2PNodeError):
     """The other side said no."""
 
     exit_code = 8
+
+
+class ErrorAnswer(Refused):
+    """A tracker answered with an error. `code` is its word for it, as `FILE_TOO_LARGE`; empty if it gave none."""
+
+    def __init__(self, text: str, *, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Busy(Refused):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
 
 import trio
 
@@ -20,6 +21,7 @@ from p2pnode.torrent import printable
 
 Establish = Callable[[Address, bytes], Awaitable[PeerLink]]  # (address, expected node id)
 AskToConnect = Callable[[bytes], Awaitable[bool]]  # (node id) → whether anybody could be asked
+Dialed = TypeVar("Dialed")
 
 
 class LinkTable:
@@ -101,27 +103,34 @@ def _is_meant(link: PeerLink, target: str) -> bool:
     return link.peer.name == target or (len(digits) >= 4 and link.node_id.hex().startswith(digits))
 
 
+def close_duplicate(link: PeerLink) -> None:
+    """End a link that was too late."""
+    link.connection.close(CloseCode.DUPLICATE_LINK, "another address answered first")
+
+
 async def dial_first(
-    addresses: Sequence[Address], dial: Callable[[Address], Awaitable[PeerLink]]
-) -> PeerLink:
-    """The first link that comes of dialing any of `addresses`, which are taken up one after the other (RFC 8305).
+    addresses: Sequence[Address],
+    dial: Callable[[Address], Awaitable[Dialed]],
+    undo: Callable[[Dialed], None],
+) -> Dialed:
+    """What comes first of dialing any of `addresses`, which are taken up one after the other (RFC 8305).
 
     The next one is dialed too when one fails or takes `DIAL_NEXT_ADDRESS_S`; a dial that is too late is undone.
     Raises a `TrustError` if there was one, since somebody answered there; else how the last dial failed.
     """
-    links: list[PeerLink] = []
+    answered: list[Dialed] = []
     failures: list[P2PNodeError] = []
 
     async def dial_one(address: Address, failed: trio.Event) -> None:
         try:
-            link = await dial(address)
+            dialed = await dial(address)
         except REMOTE_FAULTS as error:
             failures.append(error)
             failed.set()
             return
-        if links:
-            link.connection.close(CloseCode.DUPLICATE_LINK, "another address answered first")
-        links.append(link)
+        if answered:
+            undo(dialed)
+        answered.append(dialed)
         nursery.cancel_scope.cancel()
 
     async with open_flat_nursery() as nursery:
@@ -130,8 +139,8 @@ async def dial_first(
             nursery.start_soon(dial_one, address, failed)
             with trio.move_on_after(config.DIAL_NEXT_ADDRESS_S):
                 await failed.wait()
-    if links:
-        return links[0]
+    if answered:
+        return answered[0]
     distrust = [error for error in failures if isinstance(error, TrustError)]
     raise (distrust or failures or [ConnectFailed("there is no address that can be dialed")])[-1]
 
@@ -167,7 +176,11 @@ class Dialer:
 
         async def dial_it() -> None:
             try:
-                found.append(await dial_first(addresses, lambda address: self._establish(address, node_id)))
+                found.append(
+                    await dial_first(
+                        addresses, lambda address: self._establish(address, node_id), close_duplicate
+                    )
+                )
                 race.cancel_scope.cancel()
             except REMOTE_FAULTS as error:
                 failures.append(error)

@@ -20,7 +20,7 @@ from p2pnode.errors import (
     RemoteProtocolError,
 )
 from p2pnode.node.bans import Bans
-from p2pnode.node.dialer import Dialer, LinkTable, dial_first
+from p2pnode.node.dialer import Dialer, LinkTable, close_duplicate, dial_first
 from p2pnode.node.events import NodeBanned, NodeEvent, PeerConnected, PeerDisconnected
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.node.nurseries import open_flat_nursery
@@ -88,7 +88,7 @@ class LinkService:
         async def dial(address: Address) -> PeerLink:
             return await self._dial(address, server.trust, server.host, is_server=True)
 
-        return await dial_first(await resolve(server.host, server.port), dial)
+        return await dial_first(await resolve(server.host, server.port), dial, close_duplicate)
 
     async def link_to(self, source: NodeItem) -> PeerLink:
         """The link that stands to this node, or a new one."""

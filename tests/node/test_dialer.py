@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from p2pnode import config
 from p2pnode.errors import ConnectFailed, NotFound, P2PNodeError, TrustError
-from p2pnode.node.dialer import Dialer, LinkTable, dial_first
+from p2pnode.node.dialer import Dialer, LinkTable, close_duplicate, dial_first
 from p2pnode.node.events import FetchCompleted, PeerConnected
 from p2pnode.node.peer_link import CloseCode, PeerLink
 from p2pnode.quic import Address
@@ -134,7 +134,7 @@ async def test_the_slower_of_two_addresses_that_answer_is_given_up(
             await trio.sleep(1)
             return link
 
-    assert await dial_first([GOOD, DEAD], dial) is late
+    assert await dial_first([GOOD, DEAD], dial, close_duplicate) is late
     assert link.connection.is_open is False
     assert late.connection.is_open
 
@@ -149,9 +149,9 @@ async def test_that_somebody_else_answered_is_told_rather_than_that_nobody_did(
         raise ConnectFailed("nobody answers")
 
     with pytest.raises(TrustError):
-        await dial_first([GOOD, DEAD], dial)
+        await dial_first([GOOD, DEAD], dial, close_duplicate)
     with pytest.raises(TrustError):
-        await dial_first([DEAD, GOOD], dial)
+        await dial_first([DEAD, GOOD], dial, close_duplicate)
 
 
 async def test_who_dials_us_meanwhile_is_taken_without_being_asked(
