@@ -309,5 +309,3 @@ TRACKER_ANSWER_SIZE_MAX: Final = (
     5 * 5 * MIB + 64 * KIB
 )  # a file of 5 MiB as JSON, five characters a byte where somebody writes spaces
 TRACKER_PEERS_MAX: Final = 1000  # of one answer; what is beyond is left out
-TRACKER_INTERVAL_MIN_S: Final = 30.0  # a tracker that wants to be asked more often is not …
-TRACKER_INTERVAL_MAX_S: Final = 3600.0  # … nor is one forgotten for longer, whatever it says
