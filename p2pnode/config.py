@@ -147,6 +147,22 @@ RUMOURS_MAX: Final = 4096  # of all of them: who tells most loses first; some 10
 RUMOUR_LASTS_S: Final = 600.0  # of one who says no more; longer than all his dials take to come back
 RUMOUR_TELLERS_MAX: Final = 256  # nodes that tell us of others; who spoke longest ago is forgotten
 PORTS_NEVER_DIALED: Final = frozenset({0, 53})  # no port at all; DNS, which answers strangers
+TRACKER_INTERVAL_S: Final = 1800  # between two announces over HTTP and UDP (chihaya, aquatic) …
+TRACKER_JSON_INTERVAL_S: Final = 60  # … and over QUIC, as its clients know it; half of each at the earliest
+TRACKER_GRACE_S: Final = 60  # a peer that is later than its interval and this is forgotten
+TRACKER_NUMWANT: Final = 50  # peers told to who does not say how many he wants …
+TRACKER_NUMWANT_MAX: Final = 200  # … and at most
+TRACKER_PEERS_MAX: Final = 1_000_000  # of all torrents together; about 120 bytes each
+TRACKER_PEERS_PER_TORRENT_MAX: Final = 500_000  # larger swarms than were ever seen
+TRACKER_PEERS_PER_NETWORK_MAX: Final = 20_000  # of an IPv4 address or IPv6 /64: torrents of one seed box …
+TRACKER_PEERS_PER_NETWORK_AND_TORRENT_MAX: Final = 64  # … and a site behind a NAT that fetches the same
+TRACKER_EXPIRY_BATCH: Final = 1000  # peers forgotten before other tasks have their turn: some 5 ms
+TRACKER_EXPIRY_INTERVAL_S: Final = 1.0  # how late a peer is forgotten
+TRACKER_ANNOUNCES_BURST: Final = 8  # of one peer in one torrent at once: started, completed, and by hand …
+TRACKER_ANNOUNCE_REGAINED_S: Final = 30.0  # … one more after so long, for ever; more get no peers
+TRACKER_NETWORK_ANNOUNCES_BURST: Final = 5000  # of an IPv4 address or IPv6 /64 at once: a seed box starts …
+TRACKER_NETWORK_ANNOUNCES_PER_S: Final = 100.0  # … and for ever; more get no peers
+TRACKER_FLOOD_FACTOR: Final = 2  # who is so many bursts beyond is not heard any more
 UDP_CONNECTION_LASTS_S: Final = (
     120  # whole seconds; what BEP 15 grants an id: a client uses it for half of it
 )

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import IPv6Address, ip_address
+from typing import Final, overload
 
 from p2pnode.tracker.addresses import Address
 
-__all__ = ["Announce", "AnnounceAnswer", "AnnounceEvent", "SwarmCounts", "SwarmPeer"]
+__all__ = [
+    "PEER_ID_SIZE",
+    "V4_SIZE",
+    "V6_SIZE",
+    "Announce",
+    "AnnounceAnswer",
+    "AnnounceEvent",
+    "PeerList",
+    "SwarmCounts",
+    "SwarmPeer",
+]
+
+PEER_ID_SIZE: Final = 20
+V4_SIZE: Final = 6  # bytes of a peer as BEP 23 has it: the host, then the port, big-endian
+V6_SIZE: Final = 18  # the same for IPv6 (BEP 7)
 
 
 class AnnounceEvent(Enum):
@@ -38,15 +55,61 @@ class Announce:
     numwant: int | None = None
     claimed_host: str | None = None
     key: str = ""  # what proves that a peer with a new address is the same (BEP 7, 15)
+    same_family: bool = False  # its language has room for peers of its own family only (BEP 15)
 
 
 @dataclass(frozen=True, slots=True)
 class SwarmPeer:
     """A peer as others are told of it; the host in digits, IPv4 never in IPv6 clothes."""
 
-    peer_id: bytes
+    peer_id: bytes  # 20; an id of another length is not told, but a hash of it
     host: str
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerList(Sequence[SwarmPeer]):
+    """Peers, IPv4 first, kept as they go over the wire: most answers need no more than that."""
+
+    compact_v4: bytes = b""  # 6 for each (BEP 23)
+    compact_v6: bytes = b""  # 18 for each (BEP 7)
+    peer_ids: bytes = b""  # 20 for each, in the same order
+
+    @classmethod
+    def of(cls, peers: Iterable[SwarmPeer]) -> PeerList:
+        """The same peers, packed."""
+        packed = [(ip_address(one.host).packed + one.port.to_bytes(2), one.peer_id) for one in peers]
+        v4 = [one for one in packed if len(one[0]) == V4_SIZE]
+        v6 = [one for one in packed if len(one[0]) == V6_SIZE]
+        return cls(
+            b"".join(address for address, _ in v4),
+            b"".join(address for address, _ in v6),
+            b"".join(peer_id for _, peer_id in v4 + v6),
+        )
+
+    def __len__(self) -> int:
+        return len(self.peer_ids) // PEER_ID_SIZE
+
+    def __iter__(self) -> Iterator[SwarmPeer]:
+        return map(self._peer, range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> SwarmPeer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[SwarmPeer, ...]: ...
+    def __getitem__(self, index: int | slice) -> SwarmPeer | tuple[SwarmPeer, ...]:
+        places = range(len(self))[index]
+        return self._peer(places) if isinstance(places, int) else tuple(map(self._peer, places))
+
+    def _peer(self, place: int) -> SwarmPeer:
+        peer_id = self.peer_ids[place * PEER_ID_SIZE : (place + 1) * PEER_ID_SIZE]
+        start = place * V4_SIZE
+        if start < len(self.compact_v4):
+            address = self.compact_v4[start : start + V4_SIZE]
+            return SwarmPeer(peer_id, ".".join(map(str, address[:4])), int.from_bytes(address[4:]))
+        start = place * V6_SIZE - len(self.compact_v4) // V4_SIZE * V6_SIZE
+        address = self.compact_v6[start : start + V6_SIZE]
+        return SwarmPeer(peer_id, str(IPv6Address(address[:16])), int.from_bytes(address[16:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,4 +128,4 @@ class AnnounceAnswer:
     interval_s: int
     interval_min_s: int
     counts: SwarmCounts
-    peers: tuple[SwarmPeer, ...]
+    peers: PeerList
