@@ -96,6 +96,15 @@ def open_entry(parent_fd: int, name: str, flags: int, mode: int = 0o666) -> int:
     return fd
 
 
+def open_readable(parent_fd: int, name: str) -> int:
+    """Open for reading the regular file `name` of a directory that is open, hard link or not.
+
+    StorageError for whatever else has that name; the symbolic link itself is an `OSError`.
+    """
+    check_component(name)
+    return _require_regular(os.open(name, os.O_RDONLY | _NO_FOLLOW | _NO_WAIT, dir_fd=parent_fd), name)
+
+
 def require_plain(found: os.stat_result, name: str) -> None:
     """StorageError unless that is the status of a regular file with one name."""
     if not stat.S_ISREG(found.st_mode):
@@ -144,7 +153,10 @@ def open_shared(root: Path, parts: Sequence[str]) -> int:
 
 
 def _open_readable(path: str | Path, dir_fd: int | None) -> int:
-    fd = os.open(path, os.O_RDONLY | _NO_WAIT, dir_fd=dir_fd)
+    return _require_regular(os.open(path, os.O_RDONLY | _NO_WAIT, dir_fd=dir_fd), path)
+
+
+def _require_regular(fd: int, path: str | Path) -> int:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise StorageError(f"{os.fspath(path)!r} is not a regular file")
