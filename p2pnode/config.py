@@ -170,7 +170,6 @@ UDP_CONNECTION_LASTS_S: Final = (
 # -- the tracker's JSON and the files it seeds -------------------------------------------------------------
 
 JSON_REQUEST_SIZE_MAX: Final = 64 * KIB  # all of a request; a query with its context is the longest
-JSON_INTERVAL_S: Final = 60  # until the next announce over JSON: its known clients never say that they leave
 JSON_FILE_SIZE_MAX: Final = 5 * MIB  # each byte costs 3.6 as an array of numbers: larger files go other ways
 JSON_FILE_STEP: Final = 64 * KIB  # of a file, read and turned into numbers in one hop to a thread: 0.6 ms
 JSON_ERROR_TEXT_LENGTH_MAX: Final = 230  # characters, at most 4 bytes each: an error answer is below 1 kB
@@ -333,4 +332,4 @@ TRACKER_ANSWER_TIMEOUT_S: Final = 600.0  # for the whole of an answer: 26 MB at 
 TRACKER_ANSWER_SIZE_MAX: Final = (
     5 * 5 * MIB + 64 * KIB
 )  # a file of 5 MiB as JSON, five characters a byte where somebody writes spaces
-TRACKER_PEERS_MAX: Final = 1000  # of one answer; what is beyond is left out
+TRACKER_ANSWER_PEERS_MAX: Final = 1000  # of one answer; what is beyond is left out

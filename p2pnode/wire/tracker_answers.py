@@ -101,7 +101,7 @@ def peers_in(answer: TrackerAnswer) -> PeerList:
     """The answer to an announce; a peer that can be none is left out, the rest of them count."""
     fields = _fields(answer, _AnnounceFields)
     peers = []
-    for peer in fields.peers[: config.TRACKER_PEERS_MAX]:
+    for peer in fields.peers[: config.TRACKER_ANSWER_PEERS_MAX]:
         try:
             read = msgspec.convert(peer, _PeerFields)
         except msgspec.ValidationError:

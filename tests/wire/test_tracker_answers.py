@@ -91,7 +91,7 @@ def test_T11_peers_that_can_be_none_are_left_out_and_others_bounded() -> None:
     bad += [{"ip": "x" * 1000, "port": 80}]
     assert peers_in({"peers": [*bad, good], "interval": 60}).peers == (("2001:db8::1", 6881),)
     many = peers_in({"peers": [good] * 100_000, "interval": 60})
-    assert len(many.peers) == config.TRACKER_PEERS_MAX
+    assert len(many.peers) == config.TRACKER_ANSWER_PEERS_MAX
 
 
 def test_a_file_is_its_bytes() -> None:
