@@ -175,6 +175,18 @@ JSON_FILE_STEP: Final = 64 * KIB  # of a file, read and turned into numbers in o
 JSON_ERROR_TEXT_LENGTH_MAX: Final = 230  # characters, at most 4 bytes each: an error answer is below 1 kB
 PEER_ID_SIZE_MAX: Final = 64  # bytes of UTF-8 in JSON; the known client's has 9 to 28 characters
 
+# -- doors for programs that others wrote -------------------------------------------------------------------
+
+DOOR_UNIDIRECTIONAL_STREAMS: Final = 8  # at a time: HTTP/3 needs three, and may open some of unknown types
+DOOR_LANGUAGE_WAIT_S: Final = (
+    1.0  # for HTTP/3's control stream, when a request that may be HTTP/3 came before it
+)
+JSON_REQUEST_TIMEOUT_S: Final = 30.0  # for all of a request: 64 KiB at 17 kbit/s
+JSON_ANSWERS_AT_ONCE: Final = 8  # of one connection: those of files take 18 MB each; more wait for their turn
+DOOR_SEND_STALL_S: Final = (
+    20.0  # a client that takes not even SEND_BUFFER_MIN of an answer in so long is gone
+)
+
 # -- swarm -------------------------------------------------------------------------------------------------
 
 LOOK_INTERVAL_S: Final = 0.1  # between two looks at a whole download: how late a silence is noticed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -45,7 +46,10 @@ log = logging.getLogger(__name__)
 
 
 class LinkService:
-    """All links of a node, and the only maker of them."""
+    """All links of a node, and the only maker of them. A `ConnectionService`: accepted ones come to it by `serve`."""
+
+    alpns: Final = (config.ALPN,)
+    unidirectional_streams_max: Final = 0  # requests and their answers are all there is
 
     def __init__(
         self,
@@ -76,12 +80,6 @@ class LinkService:
         self.links = LinkTable(node_key.node_id)
         self.dialer = Dialer(self.links, self._dial_peer, self._ask_to_connect)
 
-    async def accept_for_ever(self) -> None:
-        """Take every connection that proves a node key and is allowed."""
-        while True:
-            connection = await self._endpoint.accept()
-            self._nursery.start_soon(self._take, connection)
-
     async def dial_server(self, server: ServerReference) -> PeerLink:
         """Dial the addresses of the server's name until one answers."""
 
@@ -111,7 +109,9 @@ class LinkService:
 
     # -- making links --------------------------------------------------------------------------------------
 
-    async def _take(self, connection: Connection) -> None:
+    async def serve(self, connection: Connection) -> None:
+        """Make a link of an accepted connection, if it proves a node key and is allowed, and serve it."""
+
         def respond(node_id: bytes, announced: PresenceAnnounce) -> PresenceResponse:
             if node_id == self._node_key.node_id:
                 raise Refused("this is the very node that dials: something sends its datagrams back")
@@ -120,11 +120,7 @@ class LinkService:
             self._check_not_banned(node_id)
             return self._presence.arrived(node_id, announced, connection.remote_address, trio.current_time())
 
-        try:
-            link = await establish_accepted(connection, self._node_key, respond)
-        except REMOTE_FAULTS as error:
-            log.info("no link with %s port %d: %s", *connection.remote_address, error)
-            return
+        link = await establish_accepted(connection, self._node_key, respond)
         self._keep(link)
         await self._serve(link)
 

@@ -30,6 +30,7 @@ from p2pnode.errors import ConfigError, NetworkError, NotFound
 from p2pnode.node.announcer import Announcer
 from p2pnode.node.blocking import RunBlocking, in_threads
 from p2pnode.node.bottleneck import Bottleneck
+from p2pnode.node.connection_service import ConnectionService, endpoint_options, serve_connections
 from p2pnode.node.discovery import Discovery, Ourselves
 from p2pnode.node.event_stream import EventStream
 from p2pnode.node.events import FetchCompleted, Listening, NodeEvent, NodeWarning
@@ -61,7 +62,6 @@ from p2pnode.quic import (
     DatagramSocket,
     Diagnostics,
     Endpoint,
-    EndpointOptions,
     ImpairedSocket,
     open_udp_socket,
 )
@@ -79,8 +79,8 @@ class Node:
     (host, port), "::" for all addresses of both families, port 0 for any. `files_dir` is shared and watched;
     `state_dir` keeps the node's key and catalogue (without it, both are new). `allow` closes the node to all other
     node ids; `admins` may command a server. `mirror` fetches whatever the server lists. `limits` are of file bytes
-    a second; `discoveries` find others without a server, as `LanDiscovery` does; `diagnostics` are for those who look
-    for an error.
+    a second; `discoveries` find others without a server, as `LanDiscovery` does; `connection_services` speak other
+    languages on the same port; `diagnostics` are for those who look for an error.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Node:
         mirror: bool = False,
         limits: RateLimits = RateLimits(),  # noqa: B008 (it is frozen)
         discoveries: Sequence[Discovery] = (),
+        connection_services: Sequence[ConnectionService] = (),
         lock_state: bool = True,
         diagnostics: Diagnostics = Diagnostics(),  # noqa: B008
         open_socket: OpenSocket = open_udp_socket,
@@ -124,6 +125,7 @@ class Node:
         self._mirror = mirror
         self._limits = limits
         self._discoveries = discoveries
+        self._connection_services = connection_services
         self._diagnostics = diagnostics
         self._open_socket = open_socket
         self._run_blocking = run_blocking or in_threads()
@@ -174,15 +176,10 @@ class Node:
                     impaired = ImpairedSocket(udp_socket, self._diagnostics.impairment, self._rng)
                     udp_socket = await stack.enter_async_context(impaired)
                 self._socket_hint = udp_socket.hint
-                self._endpoint = await stack.enter_async_context(
-                    Endpoint(
-                        udp_socket,
-                        credentials,
-                        EndpointOptions(
-                            stream_receive_window=self._limits.receive_window, diagnostics=self._diagnostics
-                        ),
-                    )
+                options = endpoint_options(
+                    self._connection_services, self._limits.receive_window, self._diagnostics
                 )
+                self._endpoint = await stack.enter_async_context(Endpoint(udp_socket, credentials, options))
                 self.listen_address = self._endpoint.local_address
                 self._nursery = await stack.enter_async_context(open_flat_nursery())
                 self._assemble(stack)
@@ -268,7 +265,8 @@ class Node:
         )
 
     async def _start(self) -> None:
-        self._nursery.start_soon(self._link_service.accept_for_ever)
+        services = (self._link_service, *self._connection_services)
+        self._nursery.start_soon(serve_connections, self._endpoint, services)
         self._nursery.start_soon(self._presence.expire_for_ever)
         self._nursery.start_soon(self._shares.watch)
         self._nursery.start_soon(self._uploader.run)

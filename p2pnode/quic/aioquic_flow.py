@@ -85,8 +85,12 @@ class FlowControlledConnection(QuicConnection):
         return True
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
-        streams = self._local_max_streams_bidi
-        if self._local_max_data.value == self._local_max_data.sent and streams.value == streams.sent:
+        streams, unidirectional = self._local_max_streams_bidi, self._local_max_streams_uni
+        if (
+            self._local_max_data.value == self._local_max_data.sent
+            and streams.value == streams.sent
+            and unidirectional.value == unidirectional.sent
+        ):
             return  # asked for each packet
         # `used` is what stock doubles by; flow control itself must not see it changed
         used, self._local_max_data.used = self._local_max_data.used, 0
@@ -171,9 +175,23 @@ class FlowControlledConnection(QuicConnection):
         """Whether the remote lets us open one more bidirectional stream."""
         return self._local_next_stream_id_bidi // 4 < self._remote_max_streams_bidi
 
-    def open_stream(self) -> int:
-        """The id of a new bidirectional stream, which exists from now on."""
-        stream_id = self.get_next_available_stream_id()
+    @property
+    def can_open_unidirectional_stream(self) -> bool:
+        """Whether the remote lets us open one more unidirectional stream."""
+        return self._local_next_stream_id_uni // 4 < self._remote_max_streams_uni
+
+    @property
+    def unidirectional_streams_received(self) -> int:
+        """How many of them the remote has opened so far."""
+        return self._local_max_streams_uni.used
+
+    def _allow_unidirectional_streams(self, count: int) -> None:
+        """Let the remote have so many open. Only before it has been told how many."""
+        self._local_max_streams_uni.value = self._local_max_streams_uni.sent = count
+
+    def open_stream(self, *, unidirectional: bool = False) -> int:
+        """The id of a new stream, which exists from now on."""
+        stream_id = self.get_next_available_stream_id(unidirectional)
         self.send_stream_data(stream_id, b"")
         return stream_id
 

@@ -35,8 +35,6 @@ from p2pnode.quic.configuration import Configuration
 from p2pnode.quic.congestion import CongestionControl
 from p2pnode.quic.datagrams import Address, Burst, Datagram, bursts_of
 
-UNIDIRECTIONAL_STREAMS_MAX: Final = 0  # of the remote: no language spoken here uses them
-
 _BAD_CERTIFICATE: Final = QuicErrorCode.CRYPTO_ERROR + int(tls.AlertDescription.bad_certificate)
 _rng = SystemRandom()
 
@@ -70,7 +68,22 @@ class HardenedConnection(ProbingConnection, FlowControlledConnection):
             logger=self._logger,
             quic_logger=self._quic_logger,
         )
-        self._local_max_streams_uni.value = self._local_max_streams_uni.sent = UNIDIRECTIONAL_STREAMS_MAX
+        self._unidirectional_streams = configuration.unidirectional_streams
+        # What a dialer grants stands in its first packet; a listener knows the language before it says anything.
+        offered = configuration.alpn_protocols or [] if configuration.is_client else []
+        self._allow_unidirectional_streams(sum(map(self._unidirectional_streams_in, offered)))
+
+    def _unidirectional_streams_in(self, alpn: str) -> int:
+        return self._unidirectional_streams.get(alpn, 0)
+
+    def _alpn_handler(self, alpn_protocol: str) -> None:
+        """The language is known: a listener's transport parameters follow it. Stock's are the same for all."""
+        super()._alpn_handler(alpn_protocol)
+        allowed = self._unidirectional_streams_in(alpn_protocol)
+        if allowed and not self._is_client:
+            self._allow_unidirectional_streams(allowed)
+            parameters = self._serialize_transport_parameters()
+            self.tls.handshake_extensions = [(tls.ExtensionType.QUIC_TRANSPORT_PARAMETERS, parameters)]
 
     # -- in and out, by batches ----------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from aioquic import tls
 from aioquic.buffer import encode_uint_var
-from aioquic.quic.connection import END_STATES, QuicNetworkPath
+from aioquic.quic.connection import END_STATES, Limit, QuicNetworkPath
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream, QuicStreamSender
@@ -79,7 +79,7 @@ class SendingInRuns(HardenedConnection):
     def _look_for_runs(self, now: float) -> tuple[list[QuicStream], bool]:
         """The streams with data for a run, and whether the library has anything to say beside those."""
         space = self._spaces[ONE_RTT]
-        max_data, max_streams = self._local_max_data, self._local_max_streams_bidi
+        max_data = self._local_max_data
         has_other = (
             (space.ack_at is not None and space.ack_at <= now)
             or bool(self._ping_pending)
@@ -88,8 +88,8 @@ class SendingInRuns(HardenedConnection):
             or self._streams_blocked_pending
             or bool(self._retire_connection_ids)
             or max_data.value != max_data.sent
-            # Stock tells it only when half of them are used.
-            or max_streams.sent - max_streams.used < max_streams.value - max_streams.sent
+            or _is_to_be_told(self._local_max_streams_bidi)
+            or _is_to_be_told(self._local_max_streams_uni)
             or not self._crypto_streams[ONE_RTT].sender.buffer_is_empty
             or not all(connection_id.was_sent for connection_id in self._host_cids)
         )
@@ -258,6 +258,11 @@ class SendingInRuns(HardenedConnection):
 def _needs_probing(path: QuicNetworkPath) -> bool:
     """Whether the library has a challenge or a response to send on a path."""
     return bool(path.remote_challenges) or not (path.is_validated or path.local_challenge_sent)
+
+
+def _is_to_be_told(streams: Limit) -> bool:
+    """Whether stock tells now how many streams the remote may open: only when half of them are used."""
+    return streams.sent - streams.used < streams.value - streams.sent
 
 
 def _limit(stream: QuicStream, credit: int) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, TextIO
 
 from aioquic.quic.configuration import QuicConfiguration
@@ -24,6 +25,7 @@ class Configuration(QuicConfiguration):
     """Stock's, whose `max_datagram_size` is used until a path is known to carry more."""
 
     datagram_size_max: int = config.DATAGRAM_SIZE_MAX  # never to be exceeded, whatever a path carries
+    unidirectional_streams: Mapping[str, int] = field(default_factory=dict)  # of a remote, by ALPN
 
 
 def dialing_configuration(
@@ -62,6 +64,7 @@ def _configuration(options: EndpointOptions, keylog: TextIO | None, *, is_client
         max_stream_data=options.stream_receive_window,
         max_datagram_size=options.datagram_size,
         datagram_size_max=options.datagram_size_max,
+        unidirectional_streams=options.unidirectional_streams,
         supported_versions=list(SUPPORTED_VERSIONS),
         quic_logger=QuicFileLogger(str(qlog_dir)) if qlog_dir is not None else None,
         secrets_log_file=keylog,

@@ -21,14 +21,14 @@ from aioquic.tls import AlertDescription
 from cryptography import x509
 
 from p2pnode import config
-from p2pnode.errors import ConnectionClosed
+from p2pnode.errors import ConnectionClosed, Refused
 from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.datagrams import Address, Burst, DatagramSocket, format_address
 from p2pnode.quic.guard import Escape, guard
 from p2pnode.quic.inbox import Inbox
 from p2pnode.quic.lifecycle import MOVES, ConnectionStatistics, Phase, Role
 from p2pnode.quic.stream import Stream, send_room
-from p2pnode.quic.stream_table import StreamTable
+from p2pnode.quic.stream_table import AcceptQueue, StreamTable
 
 TIMER_GRANULARITY_S: Final = 0.001  # at exactly its own deadline aioquic's timer may do nothing, for ever
 SEND_BUFFER_ROUND_TRIPS: Final = 4  # to notice a loss, repair it, perhaps twice, and hear of it
@@ -137,10 +137,29 @@ class Connection:
 
     async def accept_stream(self) -> Stream:
         """The next stream that the remote opened. `ConnectionClosed` when there will be none."""
-        try:
-            return await self._streams.accept()
-        except trio.EndOfChannel:
-            raise self._closed_error from None
+        return await self._accept(self._streams.bidirectional)
+
+    async def _accept(self, queue: AcceptQueue) -> Stream:
+        stream = await queue.take()
+        if stream is None:
+            raise self._closed_error
+        return stream
+
+    def open_unidirectional_stream(self) -> Stream:
+        """A new stream that only we send on. `Refused` when the remote allows no more, `ConnectionClosed`."""
+        self.check_open()
+        if not self._engine.can_open_unidirectional_stream:
+            raise Refused("the other side allows no more unidirectional streams")
+        return self._streams.open(unidirectional=True)
+
+    async def accept_unidirectional_stream(self) -> Stream:
+        """The next stream that only the remote sends on. `ConnectionClosed` when there will be none."""
+        return await self._accept(self._streams.unidirectional)
+
+    @property
+    def unidirectional_streams_received(self) -> int:
+        """How many unidirectional streams the remote has opened so far."""
+        return self._engine.unidirectional_streams_received
 
     def close(self, code: int = 0, reason: str = "") -> None:
         """End the connection now; what was not delivered yet is lost. A long `reason` is cut."""

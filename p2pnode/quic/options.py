@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from p2pnode import config
@@ -28,7 +28,9 @@ class EndpointOptions:
     equal ones make it fixed.
     """
 
-    alpns: Sequence[str] = (config.ALPN,)  # what it listens for
+    alpns: Sequence[str] = (config.ALPN,)  # what it listens for, the preferred one first
+    # By ALPN: those that a remote may have open at a time; none where nothing is said.
+    unidirectional_streams: Mapping[str, int] = field(default_factory=dict)
     datagram_size: int = config.DATAGRAM_SIZE
     datagram_size_max: int = config.DATAGRAM_SIZE_MAX
     stream_receive_window: int = (

@@ -37,28 +37,37 @@ def send_room(buffered: int, stream_max: int, connection_room: int) -> int:
 
 
 class _Side(enum.Enum):
-    """The life of one side: OPEN, then one of the others for good."""
+    """The life of one side: OPEN, then one of the others for good; or ABSENT from the beginning."""
 
     OPEN = "open"
+    ABSENT = "absent"  # a unidirectional stream has one side
     FINISHED = "finished"  # FIN: sent by us, or received with all before it
     GIVEN_UP = "given up"  # by us: RESET_STREAM or STOP_SENDING
     REFUSED = "refused"  # by the remote: STOP_SENDING or RESET_STREAM
 
 
 class Stream(trio.abc.HalfCloseableStream):
-    """One bidirectional stream. One task may send and one may receive at a time (`trio.BusyResourceError`).
+    """One stream; a unidirectional one only `sends` or only `receives`, its other side is as if closed here.
 
-    Every method raises `StreamReset` when the remote gave up that side, `ConnectionClosed` when the
-    connection ended, `trio.ClosedResourceError` after a local end. Bytes that arrived before the connection
-    ended can still be received.
+    One task may send and one may receive at a time (`trio.BusyResourceError`). Every method raises `StreamReset`
+    when the remote gave up that side, `ConnectionClosed` when the connection ended, `trio.ClosedResourceError`
+    after a local end. Bytes that arrived before the connection ended can still be received.
     """
 
-    def __init__(self, connection: Connection, engine: HardenedConnection, stream_id: int) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        engine: HardenedConnection,
+        stream_id: int,
+        *,
+        sends: bool = True,
+        receives: bool = True,
+    ) -> None:
         self.connection = connection
         self.stream_id = stream_id
         self._engine = engine
-        self._sending = _Side.OPEN
-        self._receiving = _Side.OPEN
+        self._sending = _Side.OPEN if sends else _Side.ABSENT
+        self._receiving = _Side.OPEN if receives else _Side.ABSENT
         self._refusal_code = 0
         self._chunks: deque[bytes | bytearray | memoryview] = deque()
         self._unread = 0
@@ -87,6 +96,14 @@ class Stream(trio.abc.HalfCloseableStream):
                 room = await self._wait_for_room(len(unsent))
                 self._write(unsent[:room])
                 unsent = unsent[room:]
+
+    def send_nowait(self, data: bytes, *, end: bool = False) -> None:
+        """Hand over all of `data`, and with `end` FIN, whatever room there is: the caller bounds how much that is."""
+        with self._one_sender:
+            self._check_sending()
+            self._write(data, end=end)
+            if end:
+                self._sending = _Side.FINISHED
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room for something."""
@@ -186,6 +203,38 @@ class Stream(trio.abc.HalfCloseableStream):
                 data = self._take(max_bytes or RECEIVE_SIZE_MAX)
             self._return_credit(len(data))
             return data
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that the remote sends is here, unread or read: FIN came."""
+        return self._receiving is _Side.FINISHED
+
+    @property
+    def unread(self) -> int:
+        """Bytes that came and that nobody took yet."""
+        return self._unread
+
+    async def wait_whole(self, size_max: int) -> bool:
+        """Wait until all that the remote sends is here, unread; False as soon as that is more than `size_max` bytes."""
+        with self._one_receiver:
+            await trio.lowlevel.checkpoint()
+            while self._unread <= size_max:
+                if self._receiving is _Side.FINISHED:
+                    return True
+                self._check_receiving()
+                await self._readable.park()
+            return False
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        """What is there, at most `max_bytes`, without waiting for more."""
+        with self._one_receiver:
+            data = self._take(max_bytes)
+            self._return_credit(len(data))
+            return data
+
+    def peek(self, size: int) -> bytes:
+        """The first unread bytes, which stay so: at most `size`."""
+        return bytes(self._chunks[0][:size]) if self._chunks else b""
 
     def _take(self, size_max: int) -> bytes:
         if self._unread <= size_max:

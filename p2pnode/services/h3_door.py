@@ -1,0 +1,144 @@
+"""The ALPN `h3`, under which two languages come: JSON on bidirectional streams, and real HTTP/3.
+
+Clients of QUIC trackers write one JSON object on a stream of its own and read the answer to its end; they call that
+`h3`, and open no other streams. HTTP/3 begins with unidirectional streams (RFC 9114 §6.2). So a connection that has
+opened one speaks HTTP/3 and any other JSON, whatever a request begins with. Packets overtake each other: a request
+whose first byte is that of HTTP/3 waits a moment for the control stream.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from p2pnode import config
+from p2pnode.errors import StreamReset
+from p2pnode.node.nurseries import open_flat_nursery
+from p2pnode.quic import Address, Connection, Stream
+
+AnswerJson = Callable[[bytes | None, Address], Awaitable[bytes]]  # None: the request was over the limit
+
+HTTP3_FIRST_BYTE: Final = b"\x01"  # the type of a HEADERS frame (RFC 9114 §7.2.2)
+CANCELLED: Final = 0x10C  # H3_REQUEST_CANCELLED (RFC 9114 §8.1): what a stream is given up with
+
+log = logging.getLogger(__name__)
+
+
+class H3Door:
+    """A `ConnectionService` for both; `answer_json` gives the answer to one JSON request, whatever it is."""
+
+    alpns: Final = ("h3",)
+    unidirectional_streams_max: Final = config.DOOR_UNIDIRECTIONAL_STREAMS
+
+    def __init__(self, answer_json: AnswerJson) -> None:
+        self._answer_json = answer_json
+
+    async def serve(self, connection: Connection) -> None:
+        """Answer all requests of a connection, until it ends."""
+        async with open_flat_nursery() as nursery:
+            conversation = _Conversation(connection, self._answer_json)
+            nursery.start_soon(conversation.take_unidirectional_streams)
+            while True:
+                stream = await connection.accept_stream()
+                nursery.start_soon(conversation.answer, stream)
+
+
+class _Conversation:
+    """One connection and the requests on it."""
+
+    def __init__(self, connection: Connection, answer_json: AnswerJson) -> None:
+        self._connection = connection
+        self._answer_json = answer_json
+        self._answers = trio.Semaphore(config.JSON_ANSWERS_AT_ONCE)
+        self._undecided: set[trio.CancelScope] = set()  # those who wait for the end of their request
+
+    @property
+    def _speaks_http3(self) -> bool:
+        return self._connection.unidirectional_streams_received > 0
+
+    async def take_unidirectional_streams(self) -> None:
+        """Learn that it is HTTP/3, and serve its streams."""
+        while True:
+            await self._connection.accept_unidirectional_stream()
+            for scope in self._undecided:
+                scope.cancel()
+
+    async def answer(self, stream: Stream) -> None:
+        """Answer one request in the language that the connection turns out to speak."""
+        try:
+            if not self._speaks_http3 and not _is_json(stream):
+                await self._decide(stream)
+            if self._speaks_http3:
+                self._connection.close(CANCELLED)
+            else:
+                await self._converse(stream)
+        except StreamReset as reset:
+            log.debug("stream %d: %s", stream.stream_id, reset)
+            stream.reset(CANCELLED)
+
+    async def _decide(self, stream: Stream) -> None:
+        """Wait until the request has ended or is too long for JSON, or the connection speaks HTTP/3."""
+        with trio.move_on_after(config.JSON_REQUEST_TIMEOUT_S) as scope:
+            self._undecided.add(scope)
+            try:
+                await stream.wait_whole(config.JSON_REQUEST_SIZE_MAX)
+                if stream.peek(1) == HTTP3_FIRST_BYTE:
+                    await trio.sleep(
+                        config.DOOR_LANGUAGE_WAIT_S
+                    )  # or until it is cancelled: it speaks HTTP/3
+            finally:
+                self._undecided.remove(scope)
+        if scope.cancelled_caught and not self._speaks_http3:
+            raise StreamReset("the request was not finished in time")
+
+    # -- JSON ----------------------------------------------------------------------------------------------
+
+    async def _converse(self, stream: Stream) -> None:
+        """One JSON request, which has ended or is too long, and its answer."""
+        request: bytes | None = None
+        if stream.is_whole and stream.unread <= config.JSON_REQUEST_SIZE_MAX:
+            request = stream.receive_nowait(config.JSON_REQUEST_SIZE_MAX)
+        else:
+            await self._drop(stream)
+        try:
+            self._answers.acquire_nowait()
+        except trio.WouldBlock:
+            await self._answers.acquire()
+        try:
+            answer = await self._answer_json(request, self._connection.remote_address)
+            await _send_whole(stream, answer)
+        finally:
+            self._answers.release()
+
+    async def _drop(self, stream: Stream) -> None:
+        """Read a request to its end: told to stop, known clients fail before they read the answer."""
+        with trio.move_on_after(config.JSON_REQUEST_TIMEOUT_S) as scope:
+            while await stream.receive_some():
+                pass
+        if scope.cancelled_caught:
+            raise StreamReset("the request was not finished in time")
+
+
+def _is_json(stream: Stream) -> bool:
+    """Whether a request is here as a whole that can be nothing else, unless the connection speaks HTTP/3."""
+    return (
+        stream.is_whole
+        and stream.unread <= config.JSON_REQUEST_SIZE_MAX
+        and stream.peek(1) != HTTP3_FIRST_BYTE
+    )
+
+
+async def _send_whole(stream: Stream, answer: bytes) -> None:
+    """Send an answer and FIN; `StreamReset` when the client takes nothing of it for too long."""
+    if len(answer) <= config.SEND_BUFFER_MIN:  # each stream may hold so much
+        stream.send_nowait(answer, end=True)
+        return
+    for start in range(0, len(answer), config.SEND_BUFFER_MIN):
+        with trio.move_on_after(config.DOOR_SEND_STALL_S) as scope:
+            await stream.send_all(memoryview(answer)[start : start + config.SEND_BUFFER_MIN])
+        if scope.cancelled_caught:
+            raise StreamReset("the client takes nothing of the answer")
+    await stream.send_eof()

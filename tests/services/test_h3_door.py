@@ -1,0 +1,158 @@
+"""JSON under the ALPN `h3`, and how it is told from HTTP/3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import trio
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import StreamDataReceived
+from trio.testing import MockClock
+
+from p2pnode import config
+from p2pnode.errors import StreamReset
+from p2pnode.quic import Address
+from p2pnode.services.h3_door import CANCELLED, H3Door
+from p2pnode.testing.network import Network
+from tests.quic.endpoints import DIALER, LISTENER, Remote, receive_all
+from tests.quic.engines import dialer_configuration
+from tests.services.conftest import ask, dialed, served
+
+pytestmark = pytest.mark.usefixtures("both_ways")
+
+
+class Answers:
+    """Answers with what it was asked, and remembers it."""
+
+    def __init__(self, *, seconds: float = 0.0, size: int = 0) -> None:
+        self.asked: list[bytes | None] = []
+        self.askers: set[Address] = set()
+        self.at_once = self.at_once_max = 0
+        self._seconds = seconds
+        self._size = size
+
+    async def __call__(self, request: bytes | None, address: Address) -> bytes:
+        self.asked.append(request)
+        self.askers.add(address)
+        self.at_once += 1
+        self.at_once_max = max(self.at_once, self.at_once_max)
+        await trio.sleep(self._seconds)
+        self.at_once -= 1
+        return b"answer to " + (b"too much" if request is None else request) + bytes(self._size)
+
+
+async def test_a_request_is_answered_and_the_stream_ended(autojump_clock: MockClock) -> None:
+    answers = Answers()
+    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+        for request in (b'{"capabilities":[]}', b"", b"\x00\xff", b"x" * config.JSON_REQUEST_SIZE_MAX):
+            assert await ask(connection, request) == b"answer to " + request
+            assert answers.asked.pop() == request
+        assert answers.askers == {DIALER}
+
+
+@pytest.mark.parametrize("size", [config.JSON_REQUEST_SIZE_MAX + 1, 3_000_000])
+async def test_T4_an_oversized_request_is_read_to_its_end_and_then_answered(
+    autojump_clock: MockClock, size: int
+) -> None:
+    answers = Answers()
+    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+        stream = await connection.open_stream()
+        await stream.send_all(bytes(size))
+        await trio.sleep(1)
+        await stream.send_all(b"and this")  # nobody told us to stop
+        await stream.send_eof()
+        assert await receive_all(stream) == b"answer to too much"
+        assert answers.asked == [None]
+
+
+async def test_many_requests_at_once_are_answered_each_on_its_stream(autojump_clock: MockClock) -> None:
+    answers = Answers(seconds=0.1)
+    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+        got: set[bytes] = set()
+
+        async def one(request: bytes) -> None:
+            got.add(await ask(connection, request))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(300):
+                nursery.start_soon(one, b"%d" % number)
+        assert got == {b"answer to %d" % number for number in range(300)}
+        assert answers.at_once_max == config.JSON_ANSWERS_AT_ONCE
+
+
+@pytest.mark.parametrize("begun", [b"", b'{"info_hash":', bytes(config.JSON_REQUEST_SIZE_MAX + 1)])
+async def test_Q11_a_request_that_is_never_finished_loses_its_stream_and_no_more(
+    autojump_clock: MockClock, begun: bytes
+) -> None:
+    answers = Answers()
+    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+        stream = await connection.open_stream()
+        await stream.send_all(begun or b"{")
+        with trio.fail_after(2 * config.JSON_REQUEST_TIMEOUT_S + 1), pytest.raises(StreamReset) as caught:
+            await receive_all(stream)
+        assert caught.value.code == CANCELLED
+        assert answers.asked == []
+        assert await ask(connection, b"{}") == b"answer to {}"
+
+
+async def test_a_request_that_is_taken_back_disturbs_nobody(autojump_clock: MockClock) -> None:
+    answers = Answers()
+    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+        stream = await connection.open_stream()
+        await stream.send_all(b"{")
+        await trio.sleep(1)
+        stream.reset(1)
+        assert await ask(connection, b"{}") == b"answer to {}"
+        assert answers.asked == [b"{}"]
+
+
+async def test_a_large_answer_comes_as_it_is_read(autojump_clock: MockClock) -> None:
+    answers = Answers(size=20_000_000)
+    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+        assert await ask(connection, b"{}") == b"answer to {}" + bytes(20_000_000)
+
+
+async def test_Q13_a_client_that_takes_nothing_of_an_answer_loses_its_stream(
+    autojump_clock: MockClock,
+) -> None:
+    answers = Answers(size=20_000_000)
+    async with (
+        Network() as network,
+        served(network, [H3Door(answers)]) as listener,
+        dialed(network, "h3") as connection,
+    ):
+        stream = await connection.open_stream()
+        await stream.send_all(b"{}")
+        await stream.send_eof()
+        await trio.sleep(5)
+        [accepted] = listener.connections
+        assert accepted._engine.send_buffered_total <= config.SEND_BUFFER * config.SEND_BUFFER_GROWTH_MAX
+        await trio.sleep(config.DOOR_SEND_STALL_S)
+        assert accepted._engine.send_buffered_total == 0
+        with pytest.raises(StreamReset):
+            await receive_all(stream)
+
+
+async def test_a_client_with_a_short_idle_timeout_is_kept_while_an_answer_takes_long(
+    autojump_clock: MockClock,
+) -> None:
+    """A client that sends nothing by itself, as quinn's, and drops a connection on which nothing comes for 10 s."""
+    answers = Answers(seconds=95)
+    async with Network() as network, served(network, [H3Door(answers)]):
+        configuration = dialer_configuration()
+        configuration.alpn_protocols = ["h3", "h2", "http/1.1", "doq"]
+        remote = Remote(network, engine=QuicConnection(configuration=configuration))
+        await remote.dial(LISTENER)
+        await remote.live_for(0.5)
+        remote.engine.send_stream_data(0, b"{}", end_stream=True)
+        await remote.live_for(90)
+        assert remote.closed_with is None
+        await remote.live_for(10)
+        assert b"".join(data_received(remote.engine)) == b"answer to {}"
+
+
+def data_received(engine: QuicConnection) -> Iterator[bytes]:
+    while (event := engine.next_event()) is not None:
+        if isinstance(event, StreamDataReceived):
+            yield event.data
