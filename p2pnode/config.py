@@ -171,8 +171,13 @@ UDP_CONNECTION_LASTS_S: Final = (
 
 JSON_REQUEST_SIZE_MAX: Final = 64 * KIB  # all of a request; a query with its context is the longest
 JSON_FILE_SIZE_MAX: Final = 5 * MIB  # each byte costs 3.6 as an array of numbers: larger files go other ways
-JSON_FILE_STEP: Final = 64 * KIB  # of a file, read and turned into numbers in one hop to a thread: 0.6 ms
+JSON_FILE_STEP: Final = (
+    64 * KIB
+)  # of a file, turned into numbers in one go: 0.6 ms in which nothing else happens
 JSON_ERROR_TEXT_LENGTH_MAX: Final = 230  # characters, at most 4 bytes each: an error answer is below 1 kB
+AI_TIMEOUT_S: Final = 120.0  # for a whole answer of the AI service; less than our client waits for one
+AI_ANSWER_SIZE_MAX: Final = 1 * MIB  # of the AI service: a book, but not two
+AI_QUERIES_AT_ONCE: Final = 16  # others wait for their turn, within the same time
 PEER_ID_SIZE_MAX: Final = 64  # bytes of UTF-8 in JSON; the known client's has 9 to 28 characters
 
 # -- doors for programs that others wrote -------------------------------------------------------------------

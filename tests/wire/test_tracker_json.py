@@ -14,8 +14,8 @@ from p2pnode.wire.tracker_json import (
     AnnounceRequest,
     CapabilityFrame,
     ContextMessage,
-    ErrorAnswer,
     ErrorCode,
+    ErrorReply,
     FileAnswer,
     FileQuery,
     Query,
@@ -43,13 +43,13 @@ ANNOUNCE: dict[str, Any] = {
 }
 
 
-def parse(value: object) -> Request | ErrorAnswer:
+def parse(value: object) -> Request | ErrorReply:
     return parse_request(json.dumps(value).encode())
 
 
 def code_of(body: bytes) -> ErrorCode:
     answer = parse_request(body)
-    assert isinstance(answer, ErrorAnswer), answer
+    assert isinstance(answer, ErrorReply), answer
     assert len(answer.encode()) <= 1000
     return answer.code
 
@@ -251,8 +251,8 @@ def test_the_limit_is_64_kib() -> None:
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_request_or_an_error_answer(body: bytes) -> None:
     found = parse_request(body)
-    assert isinstance(found, Request | ErrorAnswer)
-    if isinstance(found, ErrorAnswer):
+    assert isinstance(found, Request | ErrorReply)
+    if isinstance(found, ErrorReply):
         assert len(found.encode()) <= 1000
 
 
@@ -265,34 +265,38 @@ JSON_VALUES = st.recursive(
 
 @given(st.dictionaries(st.sampled_from([*WRONG, "port", "left", "uploaded", "x"]), JSON_VALUES, max_size=6))
 def test_any_json_is_a_request_or_an_error_answer(value: dict[str, object]) -> None:
-    assert isinstance(parse_request(json.dumps(value).encode()), Request | ErrorAnswer)
+    assert isinstance(parse_request(json.dumps(value).encode()), Request | ErrorReply)
 
 
 @given(st.text(max_size=500), st.sampled_from(ErrorCode))
 def test_an_error_answer_is_json_of_at_most_1_kb(text: str, code: ErrorCode) -> None:
-    encoded = ErrorAnswer(text, code).encode()
+    encoded = ErrorReply(text, code).encode()
     assert len(encoded) <= 1000
     assert json.loads(encoded)["code"] == code.value
     assert json.loads(encoded)["error"].isprintable()
 
 
 def test_the_longest_error_answer() -> None:
-    assert len(ErrorAnswer("\U0001f600" * 999, ErrorCode.SERIALIZATION_ERROR).encode()) <= 1000
+    assert len(ErrorReply("\U0001f600" * 999, ErrorCode.SERIALIZATION_ERROR).encode()) <= 1000
 
 
 # -- answers, byte for byte --------------------------------------------------------------------------------
 
 
 def test_answers_are_the_documented_bytes() -> None:
-    assert announce_answer(60, [("192.168.1.100", 6881)], 1, 0) == (
+    assert announce_answer(60, bytes([192, 168, 1, 100, 0x1A, 0xE1]), b"", 1, 0) == (
         b'{"interval":60,"peers":[{"ip":"192.168.1.100","port":6881}],"complete":1,"incomplete":0}'
     )
-    assert announce_answer(60, [], 0, 0) == b'{"interval":60,"peers":[],"complete":0,"incomplete":0}'
+    assert announce_answer(60, bytes(6) * 2, bytes(15) + b"\x01\0\x05", 2, 3) == (
+        b'{"interval":60,"peers":[{"ip":"0.0.0.0","port":0},{"ip":"0.0.0.0","port":0},{"ip":"::1","port":5}],'
+        b'"complete":2,"incomplete":3}'
+    )
+    assert announce_answer(60, b"", b"", 0, 0) == b'{"interval":60,"peers":[],"complete":0,"incomplete":0}'
     assert scrape_answer({INFO_HASH: (1, 2, 3)}) == (
         b'{"files":{"%b":{"complete":1,"downloaded":2,"incomplete":3}}}' % INFO_HASH.encode()
     )
     assert capability_answer(["tracker"]) == b'{"capabilities":["tracker"]}'
-    assert ErrorAnswer("File not found: x", ErrorCode.FILE_NOT_FOUND).encode() == (
+    assert ErrorReply("File not found: x", ErrorCode.FILE_NOT_FOUND).encode() == (
         b'{"error":"File not found: x","code":"FILE_NOT_FOUND"}'
     )
     assert QueryAnswer("42", QueryMetadata(1, 2, 3, 4)).encode() == (
