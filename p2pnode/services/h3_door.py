@@ -15,11 +15,14 @@ from typing import Final
 import trio
 
 from p2pnode import config
-from p2pnode.errors import StreamReset
+from p2pnode.errors import StorageError, StreamReset
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.quic import Address, Connection, Stream
 
-AnswerJson = Callable[[bytes | None, Address], Awaitable[bytes]]  # None: the request was over the limit
+Send = Callable[[bytes], Awaitable[None]]
+RespondJson = Callable[[bytes | None, Address, Send], Awaitable[None]]
+"""Sends the answer to a request, in pieces of any size; to None when the request was over the limit. Its StorageError
+says that no more of the answer can be had."""
 
 HTTP3_FIRST_BYTE: Final = b"\x01"  # the type of a HEADERS frame (RFC 9114 §7.2.2)
 CANCELLED: Final = 0x10C  # H3_REQUEST_CANCELLED (RFC 9114 §8.1): what a stream is given up with
@@ -28,18 +31,18 @@ log = logging.getLogger(__name__)
 
 
 class H3Door:
-    """A `ConnectionService` for both; `answer_json` gives the answer to one JSON request, whatever it is."""
+    """A `ConnectionService` for both; `respond_json` answers one JSON request, whatever it is."""
 
     alpns: Final = ("h3",)
     unidirectional_streams_max: Final = config.DOOR_UNIDIRECTIONAL_STREAMS
 
-    def __init__(self, answer_json: AnswerJson) -> None:
-        self._answer_json = answer_json
+    def __init__(self, respond_json: RespondJson) -> None:
+        self._respond_json = respond_json
 
     async def serve(self, connection: Connection) -> None:
         """Answer all requests of a connection, until it ends."""
         async with open_flat_nursery() as nursery:
-            conversation = _Conversation(connection, self._answer_json)
+            conversation = _Conversation(connection, self._respond_json)
             nursery.start_soon(conversation.take_unidirectional_streams)
             while True:
                 stream = await connection.accept_stream()
@@ -49,9 +52,9 @@ class H3Door:
 class _Conversation:
     """One connection and the requests on it."""
 
-    def __init__(self, connection: Connection, answer_json: AnswerJson) -> None:
+    def __init__(self, connection: Connection, respond_json: RespondJson) -> None:
         self._connection = connection
-        self._answer_json = answer_json
+        self._respond_json = respond_json
         self._answers = trio.Semaphore(config.JSON_ANSWERS_AT_ONCE)
         self._undecided: set[trio.CancelScope] = set()  # those who wait for the end of their request
 
@@ -75,8 +78,8 @@ class _Conversation:
                 self._connection.close(CANCELLED)
             else:
                 await self._converse(stream)
-        except StreamReset as reset:
-            log.debug("stream %d: %s", stream.stream_id, reset)
+        except (StreamReset, StorageError) as error:
+            log.debug("stream %d: %s", stream.stream_id, error)
             stream.reset(CANCELLED)
 
     async def _decide(self, stream: Stream) -> None:
@@ -108,8 +111,9 @@ class _Conversation:
         except trio.WouldBlock:
             await self._answers.acquire()
         try:
-            answer = await self._answer_json(request, self._connection.remote_address)
-            await _send_whole(stream, answer)
+            outgoing = _Outgoing(stream)
+            await self._respond_json(request, self._connection.remote_address, outgoing.send)
+            await outgoing.end()
         finally:
             self._answers.release()
 
@@ -131,14 +135,32 @@ def _is_json(stream: Stream) -> bool:
     )
 
 
-async def _send_whole(stream: Stream, answer: bytes) -> None:
-    """Send an answer and FIN; `StreamReset` when the client takes nothing of it for too long."""
-    if len(answer) <= config.SEND_BUFFER_MIN:  # each stream may hold so much
-        stream.send_nowait(answer, end=True)
-        return
-    for start in range(0, len(answer), config.SEND_BUFFER_MIN):
-        with trio.move_on_after(config.DOOR_SEND_STALL_S) as scope:
-            await stream.send_all(memoryview(answer)[start : start + config.SEND_BUFFER_MIN])
-        if scope.cancelled_caught:
-            raise StreamReset("the client takes nothing of the answer")
-    await stream.send_eof()
+class _Outgoing:
+    """An answer on its way. The latest piece is held back, so that FIN goes with the last one.
+
+    `StreamReset` when the client takes nothing of it for too long.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._held = b""
+
+    async def send(self, data: bytes) -> None:
+        """Send what came before."""
+        held, self._held = self._held, data
+        await self._send_all(held)
+
+    async def end(self) -> None:
+        """Send the last piece, and FIN."""
+        if len(self._held) <= config.SEND_BUFFER_MIN:  # each stream may hold so much
+            self._stream.send_nowait(self._held, end=True)
+            return
+        await self._send_all(self._held)
+        await self._stream.send_eof()
+
+    async def _send_all(self, data: bytes) -> None:
+        for start in range(0, len(data), config.SEND_BUFFER_MIN):
+            with trio.move_on_after(config.DOOR_SEND_STALL_S) as scope:
+                await self._stream.send_all(memoryview(data)[start : start + config.SEND_BUFFER_MIN])
+            if scope.cancelled_caught:
+                raise StreamReset("the client takes nothing of the answer")

@@ -11,9 +11,9 @@ from aioquic.quic.events import StreamDataReceived
 from trio.testing import MockClock
 
 from p2pnode import config
-from p2pnode.errors import StreamReset
+from p2pnode.errors import StorageError, StreamReset
 from p2pnode.quic import Address
-from p2pnode.services.h3_door import CANCELLED, H3Door
+from p2pnode.services.h3_door import CANCELLED, H3Door, Send
 from p2pnode.testing.network import Network
 from tests.quic.endpoints import DIALER, LISTENER, Remote, receive_all
 from tests.quic.engines import dialer_configuration
@@ -25,21 +25,25 @@ pytestmark = pytest.mark.usefixtures("both_ways")
 class Answers:
     """Answers with what it was asked, and remembers it."""
 
-    def __init__(self, *, seconds: float = 0.0, size: int = 0) -> None:
+    def __init__(self, *, seconds: float = 0.0, size: int = 0, fault: StorageError | None = None) -> None:
         self.asked: list[bytes | None] = []
         self.askers: set[Address] = set()
         self.at_once = self.at_once_max = 0
         self._seconds = seconds
         self._size = size
+        self._fault = fault
 
-    async def __call__(self, request: bytes | None, address: Address) -> bytes:
+    async def __call__(self, request: bytes | None, address: Address, send: Send) -> None:
         self.asked.append(request)
         self.askers.add(address)
         self.at_once += 1
         self.at_once_max = max(self.at_once, self.at_once_max)
         await trio.sleep(self._seconds)
         self.at_once -= 1
-        return b"answer to " + (b"too much" if request is None else request) + bytes(self._size)
+        await send(b"answer to ")
+        await send((b"too much" if request is None else request) + bytes(self._size))
+        if self._fault is not None:
+            raise self._fault
 
 
 async def test_a_request_is_answered_and_the_stream_ended(autojump_clock: MockClock) -> None:
@@ -49,6 +53,15 @@ async def test_a_request_is_answered_and_the_stream_ended(autojump_clock: MockCl
             assert await ask(connection, request) == b"answer to " + request
             assert answers.asked.pop() == request
         assert answers.askers == {DIALER}
+
+
+async def test_an_answer_that_cannot_be_finished_is_reset(autojump_clock: MockClock) -> None:
+    answers = Answers(size=200_000, fault=StorageError("the disk is gone"))
+    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+        for _ in range(2):  # the connection lives
+            with pytest.raises(StreamReset) as reset:
+                await ask(connection, b"{}")
+            assert reset.value.code == CANCELLED
 
 
 @pytest.mark.parametrize("size", [config.JSON_REQUEST_SIZE_MAX + 1, 3_000_000])
