@@ -316,6 +316,29 @@ LAN_LOOKED_FOR_MAX: Final = 1000  # torrents that are looked for, and remembered
 LAN_FOUND_MAX: Final = 50  # … of so many nodes each …
 LAN_FOUND_LASTS_S: Final = 2 * LAN_INTERVAL_S + 60.0  # … who are forgotten when two words of theirs were lost
 
+# -- HTTP over TCP ---------------------------------------------------------------------------------------
+
+HTTP_HEAD_SIZE_MAX: Final = 32 * KIB  # request line and headers: browsers send 2 KiB, a full scrape 5
+HTTP_URI_LENGTH_MAX: Final = 16 * KIB  # of these the address, with its query
+HTTP_HEAD_TIMEOUT_S: Final = 10.0  # for a TLS handshake, and for a request's head from its first byte
+HTTP_KEEP_ALIVE_S: Final = 75.0  # a connection without a request is closed: nobody holds our sockets for ever
+HTTP_STALL_TIMEOUT_S: Final = 60.0  # the client takes nothing more of an answer: it is gone
+HTTP_LINGER_S: Final = 2.0  # what still comes is read for so long after our last word, so that it arrives
+HTTP_READ_SIZE: Final = 64 * KIB  # bytes read at once
+HTTP_BODY_PARTS_QUEUED: Final = 4  # reads of a request's body that nobody wants; then reading waits
+HTTP_STREAMS_MAX: Final = 100  # requests at once over one HTTP/2 connection (RFC 9113 §6.5.2 advises no less)
+HTTP_REQUESTS_PER_CONNECTION_MAX: Final = 1_000_000  # then a client connects anew
+HTTP_CONNECTIONS_MAX: Final = 4096  # at once; some 30 KiB each
+HTTP_CONNECTIONS_PER_NETWORK_MAX: Final = (
+    1024  # of them from one IPv4 address or IPv6 /64: a site behind a NAT
+)
+HTTP_BACKLOG: Final = (
+    1024  # connections that the kernel keeps until we take them: a whole swarm starts at once
+)
+HTTP_SCRAPE_HASHES_MAX: Final = 128  # torrents in one scrape: their escaped hashes fill half an address
+HTTP_RANGES_MAX: Final = 16  # of one file in one request; of more the whole is sent
+HTTP_FILE_PART_SIZE: Final = 128 * KIB  # of a file, read and sent at a time: each is a hop to a thread
+
 # -- services ----------------------------------------------------------------------------------------------
 
 REQUEST_LINES_PER_S_MAX: Final = (
