@@ -31,21 +31,25 @@ ADDRESSES_REMEMBERED_MAX: Final = 4096  # conversions between the kernel's form 
 
 
 async def open_udp_socket(address: Address, *, offload: bool = True) -> UdpSocket:
-    """A UDP socket bound to `address`; port 0 lets the system choose. `offload`: see `UdpSocket`.
+    """A UDP socket bound to `address`, as `bind_udp` binds it. `offload`: see `UdpSocket`."""
+    return UdpSocket(await bind_udp(address), offload=offload)
+
+
+async def bind_udp(address: Address) -> socket.socket:
+    """The system's own socket at `address`, which never blocks; port 0 lets the system choose.
 
     `::` takes IPv4 as well, and becomes `0.0.0.0` on a host without IPv6. `AddressInUse`, `AddressError`.
     """
     [local, *_] = await resolve(*address)
     try:
-        bound = _bind(local)
+        return _bind(local)
     except OSError as error:
         no_ipv6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
         if local[0] == "::" and error.errno in no_ipv6:
-            return await open_udp_socket(("0.0.0.0", local[1]), offload=offload)
+            return await bind_udp(("0.0.0.0", local[1]))
         if error.errno == errno.EADDRINUSE:
             raise AddressInUse(f"UDP port {local[1]} on {local[0]} is in use by another program") from error
         raise AddressError(f"cannot listen on {format_address(local)}: {error.strerror}") from error
-    return UdpSocket(bound, offload=offload)
 
 
 def _bind(local: Address) -> socket.socket:
@@ -146,7 +150,7 @@ class UdpSocket:
             try:
                 sockaddr = self._send_to.get(address) or self._remember_receiver(address)
             except (OSError, AddressError) as error:
-                self.send_failures[_name_of(error)] += len(datagrams)
+                self.send_failures[name_of_error(error)] += len(datagrams)
                 continue
             for run in udp_options.runs_of(datagrams) if self.sends_runs else zip(datagrams):
                 try:
@@ -181,7 +185,7 @@ class UdpSocket:
             elif len(run) > 1:
                 return await self._transmit_singly(run, sockaddr, error)
             else:
-                self.send_failures[_name_of(error)] += 1
+                self.send_failures[name_of_error(error)] += 1
                 return False
             try:
                 self._transmit(run, sockaddr)
@@ -199,7 +203,7 @@ class UdpSocket:
         refuses none (EINVAL, EIO), and from then on this socket sends no more runs. No datagram waits for a
         full queue by itself, or the many of a run would wait in turn. Returns whether all were sent.
         """
-        self.runs_refused[_name_of(refusal)] += 1
+        self.runs_refused[name_of_error(refusal)] += 1
         all_sent = True
         for data in run:
             try:
@@ -229,7 +233,7 @@ class UdpSocket:
             raise trio.ClosedResourceError("this socket was closed")
 
 
-def _name_of(error: Exception) -> str:
+def name_of_error(error: Exception) -> str:
     """`EMSGSIZE`, say."""
     name = type(error).__name__
     if isinstance(error, OSError) and error.errno is not None:
