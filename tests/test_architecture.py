@@ -217,3 +217,14 @@ def test_answers_that_need_no_node_load_none(arguments: tuple[str, ...]) -> None
     loaded = modules_loaded_by(*arguments)
     assert "click" in loaded
     assert not loaded & {"trio", "aioquic", "cryptography", "rich", "msgspec", "asyncio"}
+
+
+def test_each_limit_has_a_name_of_its_own() -> None:
+    """A second one of the same name would silently be the only one."""
+    names = [
+        node.target.id
+        for node in tree_of(PACKAGE / "config.py").body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    ]
+    assert len(names) > 100
+    assert sorted(names) == sorted(set(names))

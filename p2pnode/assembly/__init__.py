@@ -10,26 +10,57 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import p2pnode
+from p2pnode.errors import CredentialsError
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.quic import (
     CertificateTrust,
     Credentials,
     Diagnostics,
     Impairment,
+    NodeKey,
     NoTrust,
     PinTrust,
     SystemTrust,
     Trust,
 )
 from p2pnode.storage import OnProgress, find_item, hash_files, hash_pieces_v1, verify_path
+from p2pnode.storage.faults import translated
 from p2pnode.torrent import Metainfo, Selection, TorrentVersion, create_metainfo, piece_length_for
 
-__all__ = ["Diagnostics", "Impairment", "load_credentials", "server_reference", "torrent_of", "verify_path"]
+__all__ = [
+    "Diagnostics",
+    "Impairment",
+    "kept_credentials",
+    "load_credentials",
+    "server_reference",
+    "torrent_of",
+    "verify_path",
+]
 
 
 def load_credentials(certificate: Path | None, key: Path | None) -> Credentials | None:
     """The TLS certificate a node shows; None: one made of its own key. Raises CredentialsError."""
     return None if certificate is None else Credentials.load(certificate, key)
+
+
+def kept_credentials(state_dir: Path) -> Credentials:
+    """The certificate of a tracker without one of its own: made of its node key, kept as `tracker.crt`.
+
+    So who pinned it, or was given the file, finds the same after a restart. Raises CredentialsError, StorageError.
+    """
+    path, key_path = state_dir / "tracker.crt", state_dir / "node.key"
+    with translated("make", state_dir):
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    node_key = NodeKey.load_or_create(key_path)
+    try:
+        return Credentials.load(path, key_path)
+    except CredentialsError:  # missing, expired, or of a key that is gone
+        made = Credentials.from_node_key(node_key)
+    with translated("write", path):
+        unfinished = path.with_name(f".{path.name}")
+        unfinished.write_bytes(made.pem)
+        unfinished.replace(path)
+    return made
 
 
 def server_reference(

@@ -23,6 +23,7 @@ from p2pnode.errors import LocalProtocolError, P2PNodeError, leaves
 
 VERBS: Final = {
     "server": "Run the place where peers meet; it may have files of its own.",
+    "tracker": "Track torrents over QUIC, HTTP and UDP, and seed files.",
     "peer": "Offer a directory of files and take what is pushed.",
     "get": "Fetch a file or directory by name, id, ticket, .torrent or magnet link.",
     "share": "Offer one file or directory, and print the command that fetches it.",

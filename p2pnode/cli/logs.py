@@ -156,8 +156,9 @@ def log_file_option(default: str | None) -> Callable[[_Function], _Function]:
         "--log-file",
         metavar="PATH",
         default=default,
-        show_default=default or "none",
-        help="Where JSON lines go, one for each request too; - for nowhere.",
+        show_default=default is not None,
+        help="Where JSON lines go, one for each request too; - for nowhere."
+        + ("" if default else "  [none]"),
     )
 
     def decorate(function: _Function) -> _Function:

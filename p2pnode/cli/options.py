@@ -69,6 +69,11 @@ def listen_address(value: str) -> tuple[str, int]:
     return ("::" if host == "all" else host), int(match[3])
 
 
+def listen_host(value: str) -> str:
+    """Read where to listen: a host, or `all` for every address of both families."""
+    return "::" if value == "all" else value.removeprefix("[").removesuffix("]")
+
+
 def node_ids(value: str) -> frozenset[bytes]:
     """Read a node id, or a file with one on each line; `#` begins a comment."""
     if _NODE_ID.fullmatch(value):
@@ -106,7 +111,7 @@ class ServerChoice:
 
 def server_options(*, required: bool) -> Callable[[_Function], _Function]:
     """`--server-addr` and the ways to trust it; the function gets them as `server: ServerChoice`."""
-    return _packed(
+    return packed(
         "server",
         _server_choice,
         click.option(
@@ -123,7 +128,7 @@ def server_options(*, required: bool) -> Callable[[_Function], _Function]:
 
 def diagnostic_options(function: _Function) -> _Function:
     """`--qlog` and SSLKEYLOGFILE; the function gets them as `diagnostics: Diagnostics`."""
-    return _packed(
+    return packed(
         "diagnostics",
         _diagnostics,
         click.option("--qlog", type=DIRECTORY, help="Write a qlog of each connection there, for qvis."),
@@ -146,12 +151,12 @@ def limit_options(function: _Function) -> _Function:
         metavar="N",
         help="Give to N peers at a time, those who give, and to one more for a try; 0: to all.  [0]",
     )
-    return _packed("limits", _limits, *options, slots)(function)
+    return packed("limits", _limits, *options, slots)(function)
 
 
 def lan_option(function: _Function) -> _Function:
     """`--lan`; the function gets `discoveries: Sequence[Discovery]`."""
-    return _packed(
+    return packed(
         "discoveries",
         lambda _context, *, lan: (LanDiscovery(),) if lan else (),
         click.option(
@@ -162,7 +167,7 @@ def lan_option(function: _Function) -> _Function:
 
 def selection_options(function: _Function) -> _Function:
     """`--include`, `--exclude`; the function gets them as `select: Selection`."""
-    return _packed(
+    return packed(
         "select",
         _selection,
         click.option(
@@ -177,7 +182,7 @@ def selection_options(function: _Function) -> _Function:
     )(function)
 
 
-def _packed(
+def packed(
     name: str, pack: Callable[..., Any], *options: Callable[[_Function], _Function]
 ) -> Callable[[_Function], _Function]:
     """Give a function one argument `name`, made by `pack` of what the options say."""

@@ -7,24 +7,23 @@ from functools import partial
 from pathlib import Path
 
 import click
-import trio
 
 from p2pnode.assembly import Diagnostics, load_credentials
+from p2pnode.assembly.front_ends import FrontEndOptions
 from p2pnode.cli.console import Console
+from p2pnode.cli.front_ends import front_end_options, opened
+from p2pnode.cli.logs import log_file_option
 from p2pnode.cli.options import (
     DIRECTORY,
-    FILE,
     diagnostic_options,
     lan_option,
     limit_options,
     listen_address,
     made_directory,
-    node_ids,
     service_state_dir,
-    union,
 )
-from p2pnode.cli.progress import open_reporter
-from p2pnode.cli.running import open_node, run
+from p2pnode.cli.running import run
+from p2pnode.cli.serving import MeetingPlace, meeting_options, serve
 from p2pnode.cli.verb import Verb
 from p2pnode.node.discovery import Discovery
 from p2pnode.node.node import Node
@@ -32,16 +31,6 @@ from p2pnode.node.rate_limits import RateLimits
 
 
 @click.command(cls=Verb)
-@click.option(
-    "--cert",
-    type=FILE,
-    help="TLS certificate; without one the node's own key serves, and peers --pin it.",
-)
-@click.option(
-    "--key",
-    type=FILE,
-    help="Its private key. Default: the certificate's path with .key, or the same file.",
-)
 @click.option(
     "--addr",
     type=listen_address,
@@ -57,43 +46,29 @@ from p2pnode.node.rate_limits import RateLimits
     show_default=True,
     help="Files to offer; made if missing.",
 )
-@click.option(
-    "--allow",
-    type=node_ids,
-    metavar="NODE_ID|FILE",
-    multiple=True,
-    help="Only these nodes may connect. Repeatable.",
-)
-@click.option(
-    "--admin",
-    type=node_ids,
-    metavar="NODE_ID|FILE",
-    multiple=True,
-    help="Who may list peers and push over the network. Repeatable.",
-)
-@click.option("--name", default="", help="How others see this node.  [default: the host's name]")
-@click.option("--zone", default="", help="Where this node stands, as a rack or site.")
-@click.option(
-    "--state-dir", type=DIRECTORY, help="Key, catalogue and socket.  [default: one for --files-dir]"
-)
+@meeting_options
 @lan_option
 @limit_options
+@click.option(
+    "--quic",
+    "trackers_quic",
+    is_flag=True,
+    help="Answer clients of QUIC trackers on --addr, too, and HTTP/3.",
+)
+@front_end_options
 @diagnostic_options
+@log_file_option(None)
 @click.pass_obj
 def command(
     console: Console,
     *,
-    cert: Path | None,
-    key: Path | None,
     addr: tuple[str, int],
     files_dir: Path,
-    allow: tuple[frozenset[bytes], ...],
-    admin: tuple[frozenset[bytes], ...],
-    name: str,
-    zone: str,
-    state_dir: Path | None,
+    place: MeetingPlace,
     discoveries: Sequence[Discovery],
     limits: RateLimits,
+    trackers_quic: bool,
+    front_ends: FrontEndOptions,
     diagnostics: Diagnostics,
 ) -> None:
     """Run the place where peers meet.
@@ -103,31 +78,29 @@ def command(
       p2pnode server --cert server.crt --key server.key       for this machine, on 127.0.0.1:8080
       p2pnode server --cert server.crt --addr 0.0.0.0:8080    for others too
       p2pnode server --addr all:8080                          IPv4 and IPv6; peers --pin its node id
+      p2pnode server --http --udp                             a BitTorrent tracker beside it, on port 7000
 
     Peers register here, find each other here, and fetch what lies in --files-dir. `p2pnode list`, `peers`
-    and `push` command it from the same user on the same machine.
+    and `push` command it from the same user on the same machine. With --quic, --http or --udp it is a tracker
+    as well, as `p2pnode tracker` is by itself, and makes a .torrent beside each file.
     """
     made_directory(files_dir)
-    node = Node(
+    make_node = partial(
+        Node,
         role="server",
         listen=addr,
-        credentials=load_credentials(cert, key),
+        credentials=load_credentials(place.certificate, place.key),
         files_dir=files_dir,
-        state_dir=state_dir or service_state_dir("server", files_dir),
-        allow=union(allow),
-        admins=union(admin) or frozenset(),
-        name=name,
-        zone=zone,
+        state_dir=place.state_dir or service_state_dir("server", files_dir),
+        **place.node_options,
         limits=limits,
         discoveries=discoveries,
         diagnostics=diagnostics,
     )
-    run(partial(_serve, console, node), console, is_service=True, when_interrupted="server stopped")
-
-
-async def _serve(console: Console, node: Node) -> None:
-    async with open_node(node, open_reporter(console)):
-        if not console.json:
-            port = node.listen_address[1]
-            console.say(f"peers join with: p2pnode peer --server-addr HOST:{port} --pin {node.node_id.hex()}")
-        await trio.sleep_forever()
+    options = opened(front_ends, addr[0], quic=addr[1] if trackers_quic else None)
+    run(
+        partial(serve, console, options, files_dir, make_node),
+        console,
+        is_service=True,
+        when_interrupted="server stopped",
+    )

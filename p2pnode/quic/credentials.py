@@ -130,6 +130,11 @@ class Credentials:
         """What a dialer may give as `--pin`, in bytes."""
         return pin_of_certificate(self.certificate)
 
+    @property
+    def pem(self) -> bytes:
+        """The certificate as a file has it."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
     @classmethod
     def load(cls, certificate_path: Path, key_path: Path | None = None) -> Self:
         """A PEM certificate (chain) and its key.

@@ -1,0 +1,109 @@
+"""The tracker as a real process: its doors, its files, its log; and `server` with the same doors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import Home, Running, new_home
+
+LOOPBACK = ("--addr", "127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = new_home(tmp_path_factory.mktemp("tracker"))
+    seeded = home.path / "seed" / "seeded.bin"
+    seeded.parent.mkdir()
+    seeded.write_bytes(os.urandom(300_000))
+    os.utime(seeded, (1_700_000_000, 1_700_000_000))
+    return home
+
+
+@pytest.fixture(scope="module")
+def tracker(home: Home) -> Iterator[tuple[Running, dict[str, int], str]]:
+    """The process, its ports by what is spoken there, and its node id."""
+    with home.running("tracker", *LOOPBACK, "--quic", "0", "--http", "0", "--udp", "0") as running:
+        node_id = running.first("listening")["node_id"]
+        doors = running.first("front_ends_ready")["doors"]
+        yield running, {door["language"]: door["address"][1] for door in doors}, node_id
+
+
+def test_the_files_of_a_tracker_have_torrents_and_a_hello(
+    home: Home, tracker: tuple[Running, dict[str, int], str]
+) -> None:
+    names = {path.name for path in (home.path / "seed").iterdir()}
+    assert {"hello_world.txt", "hello_world.txt.torrent", "seeded.bin", "seeded.bin.torrent"} <= names
+
+
+def test_it_is_a_server_for_our_own_nodes(
+    home: Home, tracker: tuple[Running, dict[str, int], str], tmp_path: Path
+) -> None:
+    _, ports, node_id = tracker
+    server = ["--server-addr", f"127.0.0.1:{ports['quic']}", "--pin", node_id]
+    elsewhere = new_home(tmp_path)
+    got = elsewhere.run("get", "seeded.bin", "--wait", "-o", "got.bin", *server)
+    assert got.code == 0, got.err
+    assert (tmp_path / "got.bin").read_bytes() == (home.path / "seed" / "seeded.bin").read_bytes()
+    listed = home.run("list")
+    assert "seeded.bin" in listed.out, "its own user needs no address"
+
+
+def test_its_certificate_stays(home: Home, tmp_path: Path) -> None:
+    words = (
+        "tracker",
+        *LOOPBACK,
+        "--quic",
+        "0",
+        "--seed-dir",
+        str(tmp_path),
+        "--state-dir",
+        str(tmp_path / "s"),
+    )
+    pins = []
+    for _ in range(2):
+        with home.running(*words, "--log-file", "-") as running:
+            pins.append(running.first("listening")["certificate_pin"])
+            assert running.end() == 0
+    assert pins[0] == pins[1]
+    certificates = [path for path in (tmp_path / "s").iterdir() if path.name == "tracker.crt"]
+    assert len(certificates) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ends_when_told(tmp_path: Path, number: int) -> None:
+    with new_home(tmp_path).running("tracker", *LOOPBACK, "-q", "0") as running:
+        running.first("front_ends_ready")
+        assert running.end(number) == (0 if number == signal.SIGTERM else 130)
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path, tracker: tuple[Running, dict[str, int], str]) -> None:
+    port = str(tracker[1]["quic"])
+    ended = new_home(tmp_path).run("tracker", *LOOPBACK, "--quic", port, "--log-file", "-")
+    assert ended.code == 6
+    assert len(ended.err.splitlines()) == 1
+    assert port in ended.err
+
+
+def test_a_server_has_no_other_doors_unless_asked(tmp_path: Path) -> None:
+    home = new_home(tmp_path)
+    with home.running("server", "--addr", "127.0.0.1:0") as running:
+        running.first("listening")
+        assert running.end() == 0
+    assert not list((tmp_path / "server_files").glob("*"))
+    assert not list(tmp_path.glob("*.log"))
+
+
+def test_a_server_may_be_a_tracker_too(tmp_path: Path) -> None:
+    home = new_home(tmp_path)
+    with home.running("server", "--addr", "127.0.0.1:0", "--quic", "--log-file", "server.log") as running:
+        (door,) = running.first("front_ends_ready")["doors"]
+        assert door["language"] == "quic"
+        assert running.end() == 0
+    assert (tmp_path / "server_files" / "hello_world.txt.torrent").exists()
+    assert all(json.loads(line) for line in (tmp_path / "server.log").read_text().splitlines())
