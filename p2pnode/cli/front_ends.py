@@ -17,6 +17,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 QUIC_PORT: Final = 7001
 HTTP_PORT: Final = 7000
+HTTPS_PORT: Final = 7443
 UDP_PORT: Final = 7000
 _INFO_HASH: Final = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 _PASSKEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -95,6 +96,7 @@ def front_end_options(function: _Function) -> _Function:
         "front_ends",
         _front_ends,
         port_option("--http", usual=HTTP_PORT, help="Answer over HTTP/1.1 and HTTP/2, on TCP."),
+        port_option("--https", usual=HTTPS_PORT, help="The same over TLS."),
         port_option("--udp", usual=UDP_PORT, help="Answer over UDP as BEP 15 says."),
         click.option(
             "--interval",
@@ -123,6 +125,15 @@ def front_end_options(function: _Function) -> _Function:
         click.option(
             "--announce-url", metavar="URL", help="Of the .torrent files made.  [default: this tracker]"
         ),
+        click.option(
+            "--web-host",
+            metavar="NAME",
+            multiple=True,
+            help="A name, besides localhost, by which a browser may ask for /stats. Repeatable.",
+        ),
+        click.option(
+            "--public-stats", is_flag=True, help="Show /stats and /metrics to all, not to this site alone."
+        ),
         click.option("--ai-url", metavar="URL", help="An OpenAI-compatible service, for queries.  [none]"),
         click.option("--ai-model", metavar="NAME", default="", help="The model that is asked there."),
         click.option("--ai-key", metavar="KEY|@FILE", type=_secret, help="Its key, or the file that has it."),
@@ -133,6 +144,7 @@ def _front_ends(
     _context: click.Context,
     *,
     http: int | None,
+    https: int | None,
     udp: int | None,
     interval: float,
     passkey: tuple[frozenset[str], ...],
@@ -140,12 +152,15 @@ def _front_ends(
     deny_torrents: frozenset[bytes] | None,
     trust_claimed_ip: bool,
     announce_url: str | None,
+    web_host: tuple[str, ...],
+    public_stats: bool,
     ai_url: str | None,
     ai_model: str,
     ai_key: str | None,
 ) -> FrontEndOptions:
     return FrontEndOptions(
         http=None if http is None else ("", http),
+        https=None if https is None else ("", https),
         udp=None if udp is None else ("", udp),
         tracker=TrackerOptions(
             interval_s=round(interval),
@@ -155,6 +170,8 @@ def _front_ends(
             trust_claimed_hosts=trust_claimed_ip,
         ),
         announce_url=announce_url,
+        web_hosts=web_host,
+        has_public_statistics=public_stats,
         ai=AiChoice(url=ai_url, model=ai_model, key=ai_key or "") if ai_url else None,
     )
 
@@ -165,6 +182,7 @@ def opened(options: FrontEndOptions, host: str, *, quic: int | None) -> FrontEnd
         options,
         quic=None if quic is None else (host, quic),
         http=options.http and (host, options.http[1]),
+        https=options.https and (host, options.https[1]),
         udp=options.udp and (host, options.udp[1]),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from p2pnode.assembly import Diagnostics, load_credentials
+from p2pnode.assembly import Diagnostics, kept_credentials, load_credentials
 from p2pnode.assembly.front_ends import FrontEndOptions
 from p2pnode.cli.console import Console
 from p2pnode.cli.front_ends import front_end_options, opened
@@ -85,13 +85,16 @@ def command(
     as well, as `p2pnode tracker` is by itself, and makes a .torrent beside each file.
     """
     made_directory(files_dir)
+    state_dir = place.state_dir or service_state_dir("server", files_dir)
+    credentials = load_credentials(place.certificate, place.key)
+    if credentials is None and front_ends.https is not None:
+        credentials = kept_credentials(state_dir)
     make_node = partial(
         Node,
         role="server",
         listen=addr,
-        credentials=load_credentials(place.certificate, place.key),
         files_dir=files_dir,
-        state_dir=place.state_dir or service_state_dir("server", files_dir),
+        state_dir=state_dir,
         **place.node_options,
         limits=limits,
         discoveries=discoveries,
@@ -99,7 +102,7 @@ def command(
     )
     options = opened(front_ends, addr[0], quic=addr[1] if trackers_quic else None)
     run(
-        partial(serve, console, options, files_dir, make_node),
+        partial(serve, console, options, files_dir, credentials, make_node),
         console,
         is_service=True,
         when_interrupted="server stopped",

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 import trio
 
-from p2pnode.assembly.front_ends import Door, FrontEndOptions, FrontEnds, open_front_ends
+from p2pnode.assembly.front_ends import Credentials, Door, FrontEndOptions, FrontEnds, open_front_ends
 from p2pnode.cli.console import Console
 from p2pnode.cli.options import DIRECTORY, FILE, node_ids, packed, union
 from p2pnode.cli.progress import address_text, open_reporter
@@ -19,11 +19,12 @@ from p2pnode.cli.running import open_node
 from p2pnode.node.connection_service import ConnectionService
 from p2pnode.node.node import Node
 
-MakeNode = Callable[..., Node]  # what is left open are its `connection_services`
+MakeNode = Callable[..., Node]  # what is left open are its `credentials` and `connection_services`
 
 _SPOKEN: Final = {
     "quic": "QUIC (UDP): JSON, HTTP/3, HTTP/0.9, and our own nodes",
     "http": "TCP: HTTP/1.1 and HTTP/2",
+    "https": "TCP: HTTP/1.1 and HTTP/2 over TLS",
     "udp": "UDP: announces and scrapes as of BEP 15",
 }
 
@@ -100,18 +101,25 @@ def _place(
 
 
 async def serve(
-    console: Console, options: FrontEndOptions, files_dir: Path, make_node: MakeNode | None
+    console: Console,
+    options: FrontEndOptions,
+    files_dir: Path,
+    credentials: Credentials | None,
+    make_node: MakeNode | None,
 ) -> None:
-    """Run the node, if there shall be one, and the front ends that `options` open, until cancelled."""
+    """Run the node, if there shall be one, and the front ends that `options` open, until cancelled.
+
+    `credentials` are those of HTTPS, and of the node: None for its own key's.
+    """
     async with AsyncExitStack() as stack:
         front_ends: FrontEnds | None = None
         services: Sequence[ConnectionService] = ()
         if options.any_open:
-            front_ends = await stack.enter_async_context(open_front_ends(options, files_dir))
+            front_ends = await stack.enter_async_context(open_front_ends(options, files_dir, credentials))
             services = front_ends.connection_services
         node: Node | None = None
         if make_node is not None:
-            node = make_node(connection_services=services)
+            node = make_node(credentials=credentials, connection_services=services)
             await stack.enter_async_context(open_node(node, open_reporter(console)))
         nursery = await stack.enter_async_context(trio.open_nursery())
         doors: list[Door] = [] if front_ends is None else await nursery.start(front_ends.run)

@@ -86,13 +86,13 @@ def command(
     options = opened(front_ends, addr, quic=quic)
     made_directory(seed_dir)
     state_dir = place.state_dir or service_state_dir("server", seed_dir)
+    credentials = load_credentials(place.certificate, place.key) or kept_credentials(state_dir)
     make_node: MakeNode | None = None
     if options.quic is not None:
         make_node = partial(
             Node,
             role="server",
             listen=options.quic,
-            credentials=load_credentials(place.certificate, place.key) or kept_credentials(state_dir),
             files_dir=seed_dir,
             state_dir=state_dir,
             **place.node_options,
@@ -101,7 +101,7 @@ def command(
             diagnostics=diagnostics,
         )
     run(
-        partial(serve, console, options, seed_dir, make_node),
+        partial(serve, console, options, seed_dir, credentials, make_node),
         console,
         is_service=True,
         when_interrupted="tracker stopped",

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from p2pnode.torrent import Metainfo
+from p2pnode.wire.tracker_udp import ConnectRequest, ConnectResponse, decode_response
 from tests.cli.processes import Home, Running, new_home
 
 LOOPBACK = ("--addr", "127.0.0.1")
@@ -39,6 +45,47 @@ def test_the_files_of_a_tracker_have_torrents_and_a_hello(
 ) -> None:
     names = {path.name for path in (home.path / "seed").iterdir()}
     assert {"hello_world.txt", "hello_world.txt.torrent", "seeded.bin", "seeded.bin.torrent"} <= names
+
+
+def test_it_answers_over_http_and_udp(home: Home, tracker: tuple[Running, dict[str, int], str]) -> None:
+    _, ports, _ = tracker
+    root = f"http://127.0.0.1:{ports['http']}"
+    with urllib.request.urlopen(f"{root}/files/hello_world.txt", timeout=20) as answer:
+        assert answer.read() == b"Hello World from QUIC Server!\n"
+    words = f"info_hash={'a' * 20}&peer_id={'b' * 20}&port=6881&left=0"
+    with urllib.request.urlopen(f"{root}/announce?{words}", timeout=20) as answer:
+        assert b"8:completei1e" in answer.read()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.settimeout(20)
+        asker.sendto(ConnectRequest(7).encode(), ("127.0.0.1", ports["udp"]))
+        answer = decode_response(asker.recv(2048))
+        assert isinstance(answer, ConnectResponse)
+    lines = [json.loads(line) for line in (home.path / "tracker.log").read_text().splitlines()]
+    asked = {(line["language"], line["kind"]) for line in lines if line["logger"] == "p2pnode.requests"}
+    assert {("http/1.1", "files"), ("http/1.1", "announce"), ("udp", "connect")} <= asked
+
+
+def test_the_torrents_name_the_tracker(home: Home, tracker: tuple[Running, dict[str, int], str]) -> None:
+    metainfo = Metainfo.decode((home.path / "seed" / "seeded.bin.torrent").read_bytes())
+    assert metainfo.trackers == ((f"http://127.0.0.1:{tracker[1]['http']}/announce",),)
+
+
+def test_an_extra_that_is_missing_is_one_line_that_names_it(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['hypercorn'] = None; from p2pnode.cli.app import main\n"
+        "main(['tracker', '--addr', '127.0.0.1', '--http', '0', '--log-file', '-'])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=new_home(tmp_path).environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines() == ["p2pnode: HTTP needs hypercorn: pip install 'p2pnode[web]'"]
 
 
 def test_it_is_a_server_for_our_own_nodes(
