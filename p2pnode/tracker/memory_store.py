@@ -1,104 +1,373 @@
-"""All peers of all torrents, in memory."""
+"""All peers of all torrents, in memory: some 110 bytes for each.
+
+::
+
+    info hash ─ Chains → torrent ─ list of pools → pool ─ PeerPools → rows: address, id, slot
+    torrent and id ─ Chains → slot: where its row is, its network, its key, when it expires
+    network ─ Rings → its slots, in the order they were renewed; the same for a network in one torrent
+    second ─ Rings → slots that may have expired by then
+
+A pool holds the peers of one torrent that are alike in kind, reach, family, and in whether they are counted; so every
+answer is made of whole runs. Numbers that choose a ring or a chain come from Python's hash of bytes, whose key is this
+process's own.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from math import ceil
 from random import Random
+from typing import Final
 
 from p2pnode import config
-from p2pnode.tracker.announces import V4_SIZE, PeerList, SwarmCounts
+from p2pnode.tracker.addresses import Reach
+from p2pnode.tracker.announces import V6_SIZE, PeerList, SwarmCounts
+from p2pnode.tracker.flat_tables import Chains, Rings, Slots, column
+from p2pnode.tracker.peer_pools import GROUP_V6, PeerPools
 from p2pnode.tracker.peer_store import PeerKind, PeerRecord, StoreLimits, Wanted
+from p2pnode.tracker.torrent_table import TorrentTable
 
 __all__ = ["MemoryStore"]
 
+_SECONDS: Final = 4096  # rings of the clock; who expires later is looked at once in so long
+_TRIES: Final = 8  # peers of which the one whose network has most makes room
+_HASH_MASK: Final = 0xFFFFFFFF
+
+# A group, besides `GROUP_V6`: what decides which peers are drawn, and which are counted.
+_TWIN: Final = 0b10  # the same peer is counted where its address of the other family is
+_KIND: Final = 2  # from this bit on, two
+_REACH: Final = 4  # the same
+_TWO_BITS: Final = 0b11
+_REACHES: Final = {reach: number for number, reach in enumerate(Reach)}
+
+
+def _group_of(record: PeerRecord) -> int:
+    return _group(record.kind, record.reach, len(record.address))
+
+
+def _group(kind: PeerKind, reach: Reach, address_size: int) -> int:
+    return kind << _KIND | _REACHES[reach] << _REACH | (GROUP_V6 if address_size == V6_SIZE else 0)
+
+
+@lru_cache(maxsize=256)
+def _groups_of(
+    kinds: tuple[PeerKind, ...], reaches: tuple[Reach, ...], address_sizes: tuple[int, ...]
+) -> frozenset[int]:
+    groups = {_group(*alike) for alike in product(kinds, reaches, address_sizes)}
+    return frozenset(groups | {group | _TWIN for group in groups})
+
 
 class MemoryStore:
-    """A `PeerStore` that lasts as long as the process: everybody announces again."""
+    """A `PeerStore` that lasts as long as the process: everybody announces again.
+
+    `now` is not negative, and below 2**32.
+    """
 
     def __init__(self, limits: StoreLimits | None, rng: Random) -> None:
-        self._limits = limits or StoreLimits()
-        self._rng = rng
-        self._records: dict[bytes, dict[tuple[bytes, int], tuple[PeerRecord, float]]] = {}
-        self._downloads: Counter[bytes] = Counter()
+        self._limits = limits = limits or StoreLimits()
+        self._random = rng.random
+        self._torrents = TorrentTable(limits.peers)
+        # By slot of a peer.
+        self._pool = column()  # 0: this slot is free
+        self._network = column()  # a hash of it
+        self._key = column()
+        self._expires_at = column()
+        self._looked_at = column()  # the second of its ring, not after it expires
+        self._by_id = Chains(limits.peers)
+        self._by_network = Rings(limits.peers)
+        self._by_share = Rings(limits.peers)
+        self._by_second = Rings(_SECONDS)
+        position = column()
+        self._pools = PeerPools(self._pool, position, rng)
+        self._slots = Slots(
+            self._pool, position, self._network, self._key, self._expires_at, self._looked_at,
+            self._by_id.following, *self._by_network.columns, *self._by_share.columns, *self._by_second.columns,
+        )  # fmt: skip
+        self._swept = 0  # seconds; the rings of all until then are done
         self.evicted = 0
 
     @property
     def peers(self) -> int:
         """How many records there are."""
-        return sum(map(len, self._records.values()))
+        return len(self._slots)
 
     @property
     def torrents(self) -> int:
         """How many torrents have any."""
-        return len(self._records)
+        return len(self._torrents)
+
+    # -- what peers say ------------------------------------------------------------------------------------
 
     def put(self, record: PeerRecord, now: float, lasts_s: float, *, completed: bool = False) -> bool:
-        """Keep a record, in place of what the same peer said before."""
-        swarm = self._records.setdefault(record.info_hash, {})
-        known = swarm.get((record.peer_id, len(record.address)))
-        if known and known[0].network != record.network and known[0].key not in (0, record.key):
+        """Keep a record, in place of what the same peer said before (`PeerStore.put`)."""
+        family = int(len(record.address) == V6_SIZE)
+        network = hash(record.network) & _HASH_MASK
+        torrent = self._torrents.find(record.info_hash)
+        known = self._find(torrent, record.peer_id)
+        if any(self._is_others(slot, network, record.key) for slot in known):
             return False
-        if completed and not (known and known[0].kind is PeerKind.SEED):
-            self._downloads[record.info_hash] += 1
-        swarm[record.peer_id, len(record.address)] = record, now + lasts_s
+        is_download = completed and not any(self._is_seed(slot) for slot in known)
+        if slot := known[family]:
+            self._change(slot, torrent, network, record)
+        else:
+            if self._make_room(torrent, network):  # perhaps of what was found above
+                torrent = self._torrents.find(record.info_hash)
+                known = self._find(torrent, record.peer_id)
+            torrent = torrent or self._torrents.add(record.info_hash)
+            slot = self._add(torrent, network, record, has_twin=known[1 - family] != 0)
+        self._key[slot] = record.key
+        self._prolong(slot, now, lasts_s)
+        if is_download:
+            self._torrents.count_download(torrent)
         return True
 
     def remove(self, info_hash: bytes, peer_id: bytes, network: bytes, key: int = 0) -> bool:
-        """Forget a peer, all its addresses."""
-        swarm = self._records.get(info_hash, {})
-        mine = [
-            place
-            for place, (record, _) in swarm.items()
-            if place[0] == peer_id and (record.network == network or record.key in (0, key))
-        ]
-        for place in mine:
-            self._forget(info_hash, place)
-        return bool(mine)
+        """Forget a peer, all its addresses; False if there is none, or it is another's."""
+        number = hash(network) & _HASH_MASK
+        known = self._find(self._torrents.find(info_hash), peer_id)
+        own = [slot for slot in known if slot and not self._is_others(slot, number, key)]
+        for slot in own:
+            self._forget(slot)
+        return bool(own)
+
+    def _add(self, torrent: int, network: int, record: PeerRecord, *, has_twin: bool) -> int:
+        slot = self._slots.take()
+        self._enter_pool(slot, torrent, _group_of(record) | has_twin * _TWIN, record.address, record.peer_id)
+        self._by_id.add(hash((torrent, record.peer_id)), slot)
+        self._enter_network(slot, torrent, network)
+        self._expires_at[slot] = self._looked_at[slot] = 0
+        self._by_second.add(0, slot)
+        return slot
+
+    def _change(self, slot: int, torrent: int, network: int, record: PeerRecord) -> None:
+        """A peer speaks again, perhaps from elsewhere, perhaps of another kind."""
+        former = self._pools.groups[self._pool[slot]]
+        group = _group_of(record) | former & _TWIN
+        if group == former:
+            self._pools.move(slot, record.address)
+        else:
+            self._leave_pool(slot)
+            self._enter_pool(slot, torrent, group, record.address, record.peer_id)
+        if self._network[slot] == network:
+            self._by_network.renew(network, slot)
+            self._by_share.renew(hash((torrent, network)), slot)
+        else:
+            self._leave_network(slot, torrent)
+            self._enter_network(slot, torrent, network)
+
+    def _forget(self, slot: int) -> None:
+        pool = self._pool[slot]
+        torrent, group, peer_id = (
+            self._pools.torrents[pool],
+            self._pools.groups[pool],
+            self._pools.peer_id(slot),
+        )
+        self._by_id.remove(hash((torrent, peer_id)), slot)
+        self._by_second.remove(self._looked_at[slot], slot)
+        self._leave_network(slot, torrent)
+        self._leave_pool(slot)
+        self._pool[slot] = 0
+        self._slots.give_back(slot)
+        if not group & _TWIN:
+            self._count_twins(torrent, peer_id)
+        if not self._torrents.first_pool[torrent]:
+            self._torrents.remove(torrent)
+
+    def _count_twins(self, torrent: int, peer_id: bytes) -> None:
+        """A peer's address with which it was counted is gone: where it has another, it is counted with that."""
+        for slot in filter(None, self._find(torrent, peer_id)):
+            group, address = self._pools.groups[self._pool[slot]] & ~_TWIN, self._pools.address(slot)
+            self._leave_pool(slot)
+            self._enter_pool(slot, torrent, group, address, peer_id)
+
+    # -- who is who ----------------------------------------------------------------------------------------
+
+    def _find(self, torrent: int, peer_id: bytes) -> list[int]:
+        """The slots of a peer's addresses, IPv4 and IPv6; 0 where it has none."""
+        found = [0, 0]
+        if torrent:
+            pools, following = self._pools, self._by_id.following
+            slot = self._by_id.first(hash((torrent, peer_id)))
+            while slot:
+                pool = self._pool[slot]
+                if pools.torrents[pool] == torrent and pools.peer_id(slot) == peer_id:
+                    found[pools.groups[pool] & GROUP_V6] = slot
+                slot = following[slot]
+        return found
+
+    def _is_others(self, slot: int, network: int, key: int) -> bool:
+        """Is this peer in another network than who speaks for it, who has not its key? Slot 0 is nobody's."""
+        return slot != 0 and self._network[slot] != network and self._key[slot] not in (0, key)
+
+    def _is_seed(self, slot: int) -> bool:
+        return slot != 0 and self._kind(self._pool[slot]) == PeerKind.SEED
+
+    def _kind(self, pool: int) -> int:
+        return self._pools.groups[pool] >> _KIND & _TWO_BITS
+
+    def _enter_network(self, slot: int, torrent: int, network: int) -> None:
+        self._network[slot] = network
+        self._by_network.add(network, slot)
+        self._by_share.add(hash((torrent, network)), slot)
+
+    def _leave_network(self, slot: int, torrent: int) -> None:
+        network = self._network[slot]
+        self._by_network.remove(network, slot)
+        self._by_share.remove(hash((torrent, network)), slot)
+
+    # -- pools ---------------------------------------------------------------------------------------------
+
+    def _pools_of(self, torrent: int) -> Iterator[int]:
+        pool = self._torrents.first_pool[torrent]
+        while pool:
+            yield pool
+            pool = self._pools.following[pool]
+
+    def _enter_pool(self, slot: int, torrent: int, group: int, address: bytes, peer_id: bytes) -> None:
+        for pool in self._pools_of(torrent):
+            if self._pools.groups[pool] == group:
+                break
+        else:
+            pool = self._pools.open(torrent, group, self._torrents.first_pool[torrent])
+            self._torrents.first_pool[torrent] = pool
+        self._pools.add(pool, slot, address, peer_id)
+
+    def _leave_pool(self, slot: int) -> None:
+        """A torrent may be left without pools: it is the caller's to forget it or to enter another pool."""
+        left, pools = self._pool[slot], self._pools
+        pools.remove(slot)
+        if pools.counts[left]:
+            return
+        torrent = pools.torrents[left]
+        if self._torrents.first_pool[torrent] == left:
+            self._torrents.first_pool[torrent] = pools.following[left]
+        else:
+            before = next(pool for pool in self._pools_of(torrent) if pools.following[pool] == left)
+            pools.following[before] = pools.following[left]
+        pools.close(left)
+
+    # -- answers -------------------------------------------------------------------------------------------
 
     def counts(self, info_hash: bytes) -> SwarmCounts:
-        """How many there are, each peer once."""
-        kinds = {
-            peer_id: record.kind for (peer_id, _), (record, _) in self._records.get(info_hash, {}).items()
-        }
-        seeds = sum(kind is PeerKind.SEED for kind in kinds.values())
-        return SwarmCounts(seeds, len(kinds) - seeds, self._downloads[info_hash])
+        """How many there are, each peer once. The downloads are forgotten with the last peer."""
+        torrent = self._torrents.find(info_hash)
+        if not torrent:
+            return SwarmCounts(0, 0, 0)
+        complete = incomplete = 0
+        for pool in self._pools_of(torrent):
+            if self._pools.groups[pool] & _TWIN:
+                continue
+            if self._kind(pool) == PeerKind.SEED:
+                complete += self._pools.counts[pool]
+            else:
+                incomplete += self._pools.counts[pool]
+        return SwarmCounts(complete, incomplete, self._torrents.downloads[torrent])
 
     def draw(self, info_hash: bytes, wanted: Wanted) -> PeerList:
-        """Peers by chance, each as likely as any other."""
+        """Peers by chance, each as likely as any other.
+
+        Of each pool so many are drawn as are due to it: the same share of each, and chance decides the fractions.
+        """
+        torrent = self._torrents.find(info_hash)
+        groups = _groups_of(wanted.kinds, wanted.reaches, wanted.address_sizes)
+        own = {self._pool[slot]: slot for slot in self._find(torrent, wanted.without) if slot}
         fit = [
-            record
-            for record, _ in self._records.get(info_hash, {}).values()
-            if record.kind in wanted.kinds
-            and record.reach in wanted.reaches
-            and len(record.address) in wanted.address_sizes
-            and record.peer_id != wanted.without
+            (pool, self._pools.counts[pool] - (pool in own))
+            for pool in self._pools_of(torrent)
+            if self._pools.groups[pool] in groups
         ]
-        drawn = self._rng.sample(fit, min(wanted.count, len(fit)))
-        drawn.sort(key=lambda record: len(record.address))
+        total = sum(count for _, count in fit)
+        count = min(wanted.count, total)
+        chance = int(self._random() * total)
+        passed = drawn = 0
+        v4: list[tuple[bytes, bytes]] = []
+        v6: list[tuple[bytes, bytes]] = []
+        for pool, size in fit:
+            passed += size
+            due = (passed * count + chance) // total if total else 0
+            if due > drawn:
+                family = v6 if self._pools.groups[pool] & GROUP_V6 else v4
+                family.append(self._pools.draw(pool, due - drawn, own.get(pool, 0)))
+            drawn = due
         return PeerList(
-            b"".join(record.address for record in drawn if len(record.address) == V4_SIZE),
-            b"".join(record.address for record in drawn if len(record.address) != V4_SIZE),
-            b"".join(record.peer_id for record in drawn),
+            b"".join(addresses for addresses, _ in v4),
+            b"".join(addresses for addresses, _ in v6),
+            b"".join(peer_ids for _, peer_ids in v4 + v6),
         )
 
+    # -- room ----------------------------------------------------------------------------------------------
+
+    def _make_room(self, torrent: int, network: int) -> bool:
+        """For one more peer of a network, in a torrent that may be 0: a new one. True if somebody had to go."""
+        evicted, limits, share = self.evicted, self._limits, hash((torrent, network))
+        if torrent and self._by_share.size(share) >= limits.peers_per_network_and_torrent:
+            self._evict(self._by_share.oldest(share))
+        if self._by_network.size(network) >= limits.peers_per_network:
+            self._evict(self._by_network.oldest(network))
+        if torrent and self._size(torrent) >= limits.peers_per_torrent:
+            others = [self._any_of(torrent) for _ in range(_TRIES)]
+            shares = [hash((torrent, self._network[slot])) for slot in others]
+            self._evict(_oldest_of_fullest(self._by_share, share, shares))
+        if self.peers >= limits.peers:
+            others = [1 + int(self._random() * self.peers) for _ in range(_TRIES)]  # no slot is free now
+            networks = [self._network[slot] for slot in others]
+            self._evict(_oldest_of_fullest(self._by_network, network, networks))
+        return self.evicted != evicted
+
+    def _evict(self, slot: int) -> None:
+        self.evicted += 1
+        self._forget(slot)
+
+    def _size(self, torrent: int) -> int:
+        return sum(self._pools.counts[pool] for pool in self._pools_of(torrent))
+
+    def _any_of(self, torrent: int) -> int:
+        position = int(self._random() * self._size(torrent))
+        for pool in self._pools_of(torrent):
+            if position < self._pools.counts[pool]:
+                return self._pools.slot(pool, position)
+            position -= self._pools.counts[pool]
+        raise AssertionError("the sizes of a torrent's pools are its size")
+
+    # -- time ----------------------------------------------------------------------------------------------
+
     def expire(self, now: float) -> int:
-        """Forget records that have lasted long enough."""
-        late = [
-            (info_hash, place)
-            for info_hash, swarm in self._records.items()
-            for place, (_, expires_at) in swarm.items()
-            if expires_at <= now
-        ][: config.TRACKER_EXPIRY_BATCH]
-        for info_hash, place in late:
-            self._forget(info_hash, place)
-        return len(late)
+        """Forget records that have lasted long enough, and look at no more than `TRACKER_EXPIRY_BATCH`."""
+        second, looked, gone = int(now), 0, 0
+        self._swept = max(self._swept, second - _SECONDS)
+        while self._swept < second:
+            while slot := self._by_second.oldest(self._swept + 1):
+                if looked == config.TRACKER_EXPIRY_BATCH:
+                    return gone
+                looked += 1
+                if self._expires_at[slot] <= second:
+                    self._forget(slot)
+                    gone += 1
+                else:
+                    self._look_at(slot, self._expires_at[slot])
+            self._swept += 1
+        return gone
 
     def next_deadline(self) -> float | None:
         """Before this time `expire` has nothing to do; None: never."""
-        return min((when for swarm in self._records.values() for _, when in swarm.values()), default=None)
+        return self._swept + 1.0 if self.peers else None
 
-    def _forget(self, info_hash: bytes, place: tuple[bytes, int]) -> None:
-        del self._records[info_hash][place]
-        if not self._records[info_hash]:
-            del self._records[info_hash]
-            del self._downloads[info_hash]
+    def _prolong(self, slot: int, now: float, lasts_s: float) -> None:
+        if self.peers == 1:
+            self._swept = max(self._swept, int(now))  # nobody else waits for seconds that nobody looked at
+        self._expires_at[slot] = expires_at = ceil(now + lasts_s)
+        if not self._swept < self._looked_at[slot] <= expires_at:
+            self._look_at(slot, expires_at)
+
+    def _look_at(self, slot: int, second: int) -> None:
+        """In that second, or at the end of a whole turn of the clock if that is before."""
+        self._by_second.remove(self._looked_at[slot], slot)
+        self._looked_at[slot] = second = min(second, self._swept + _SECONDS)
+        self._by_second.add(second, slot)
+
+
+def _oldest_of_fullest(rings: Rings, own: int, others: list[int]) -> int:
+    """Who makes room: one's own network's, unless another has more."""
+    return rings.oldest(max([own, *others], key=rings.size))

@@ -6,7 +6,6 @@ store passes the tests of `tests/tracker/store_conformance.py`, which say in ful
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -47,9 +46,9 @@ class Wanted:
     """Which peers of a torrent are drawn: at most `count`, never one with the id `without`."""
 
     count: int
-    kinds: Collection[PeerKind]
-    reaches: Collection[Reach]
-    address_sizes: Collection[int]  # V4_SIZE, V6_SIZE
+    kinds: tuple[PeerKind, ...]
+    reaches: tuple[Reach, ...]
+    address_sizes: tuple[int, ...]  # V4_SIZE, V6_SIZE
     without: bytes
 
 
