@@ -1,6 +1,6 @@
 """Tables of numbers in flat memory: millions of rows, a few bytes for each, and no object for the collector to visit.
 
-A row has a number, its slot. Slot 0 is nobody, so that memory which was never written says "none".
+A row has a number, its slot. Slot 0 is nobody's, and its row all zero: memory that was never written says "none".
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Slots:
         self._room = 0
         self._free = column()
         self.end = 1  # every slot in use is below
+        self._grow()
 
     def __len__(self) -> int:
         return self.end - 1 - len(self._free)
@@ -45,16 +46,19 @@ class Slots:
         if self._free:
             return self._free.pop()
         slot = self.end
-        if slot >= self._room:
-            self._room += _GROWTH
-            for one in self._columns:
-                one.frombytes(bytes(one.itemsize * _GROWTH))
+        if slot == self._room:
+            self._grow()
         self.end += 1
         return slot
 
     def give_back(self, slot: int) -> None:
         """It is not in use any more."""
         self._free.append(slot)
+
+    def _grow(self) -> None:
+        self._room += _GROWTH
+        for one in self._columns:
+            one.frombytes(bytes(one.itemsize * _GROWTH))
 
 
 class Chains:

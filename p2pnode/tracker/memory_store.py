@@ -33,6 +33,7 @@ __all__ = ["MemoryStore"]
 
 _SECONDS: Final = 4096  # rings of the clock; who expires later is looked at once in so long
 _TRIES: Final = 8  # peers of which the one whose network has most makes room
+_RINGS_MIN: Final = 2**16  # so that few networks share one
 _HASH_MASK: Final = 0xFFFFFFFF
 
 # A group, besides `GROUP_V6`: what decides which peers are drawn, and which are counted.
@@ -76,8 +77,8 @@ class MemoryStore:
         self._expires_at = column()
         self._looked_at = column()  # the second of its ring, not after it expires
         self._by_id = Chains(limits.peers)
-        self._by_network = Rings(limits.peers)
-        self._by_share = Rings(limits.peers)
+        self._by_network = Rings(max(limits.peers, _RINGS_MIN))
+        self._by_share = Rings(max(limits.peers, _RINGS_MIN))
         self._by_second = Rings(_SECONDS)
         position = column()
         self._pools = PeerPools(self._pool, position, rng)
@@ -109,12 +110,15 @@ class MemoryStore:
         if any(self._is_others(slot, network, record.key) for slot in known):
             return False
         is_download = completed and not any(self._is_seed(slot) for slot in known)
-        if slot := known[family]:
+        slot = known[family]
+        is_new_here = not slot or self._network[slot] != network
+        if is_new_here and self._make_room(torrent, network):  # perhaps of what was found above
+            torrent = self._torrents.find(record.info_hash)
+            known = self._find(torrent, record.peer_id)
+            slot = known[family]
+        if slot:
             self._change(slot, torrent, network, record)
         else:
-            if self._make_room(torrent, network):  # perhaps of what was found above
-                torrent = self._torrents.find(record.info_hash)
-                known = self._find(torrent, record.peer_id)
             torrent = torrent or self._torrents.add(record.info_hash)
             slot = self._add(torrent, network, record, has_twin=known[1 - family] != 0)
         self._key[slot] = record.key
@@ -301,24 +305,50 @@ class MemoryStore:
 
     def _make_room(self, torrent: int, network: int) -> bool:
         """For one more peer of a network, in a torrent that may be 0: a new one. True if somebody had to go."""
-        evicted, limits, share = self.evicted, self._limits, hash((torrent, network))
-        if torrent and self._by_share.size(share) >= limits.peers_per_network_and_torrent:
-            self._evict(self._by_share.oldest(share))
-        if self._by_network.size(network) >= limits.peers_per_network:
-            self._evict(self._by_network.oldest(network))
+        evicted, limits = self.evicted, self._limits
+        if torrent and self._ring(network, torrent)[0] >= limits.peers_per_network_and_torrent:
+            self._evict(self._oldest(network, torrent))
+        if self._ring(network)[0] >= limits.peers_per_network:
+            self._evict(self._oldest(network))
         if torrent and self._size(torrent) >= limits.peers_per_torrent:
             others = [self._any_of(torrent) for _ in range(_TRIES)]
-            shares = [hash((torrent, self._network[slot])) for slot in others]
-            self._evict(_oldest_of_fullest(self._by_share, share, shares))
+            self._evict_where_most_are([self._oldest(network, torrent), *others], torrent)
         if self.peers >= limits.peers:
             others = [1 + int(self._random() * self.peers) for _ in range(_TRIES)]  # no slot is free now
-            networks = [self._network[slot] for slot in others]
-            self._evict(_oldest_of_fullest(self._by_network, network, networks))
+            self._evict_where_most_are([self._oldest(network), *others])
         return self.evicted != evicted
 
+    def _evict_where_most_are(self, slots: list[int], torrent: int = 0) -> None:
+        """Of these peers' networks, the one that has most loses its oldest; the first, if no other has more."""
+
+        def crowd(slot: int) -> int:
+            return self._ring(self._network[slot], torrent)[0] if slot else 0
+
+        slot = max(slots, key=crowd)
+        self._evict(self._oldest(self._network[slot], torrent) or slot)
+
     def _evict(self, slot: int) -> None:
-        self.evicted += 1
-        self._forget(slot)
+        """Forget one to make room; 0 is nobody."""
+        if slot:
+            self.evicted += 1
+            self._forget(slot)
+
+    def _ring(self, network: int, torrent: int = 0) -> tuple[int, int, Rings]:
+        """The ring of a network, or of its peers in one torrent: how many it has, its oldest, where it is."""
+        rings, number = (self._by_share, hash((torrent, network))) if torrent else (self._by_network, network)
+        return rings.size(number), rings.oldest(number), rings
+
+    def _oldest(self, network: int, torrent: int = 0) -> int:
+        """Who of a network, and of a torrent, was renewed longest ago; 0: nobody.
+
+        Others may be in the same ring by chance, but hardly ever more than a few.
+        """
+        size, slot, rings = self._ring(network, torrent)
+        for _ in range(min(size, _TRIES)):
+            if self._network[slot] == network and torrent in (0, self._pools.torrents[self._pool[slot]]):
+                return slot
+            slot = rings.newer[slot]
+        return 0
 
     def _size(self, torrent: int) -> int:
         return sum(self._pools.counts[pool] for pool in self._pools_of(torrent))
@@ -366,8 +396,3 @@ class MemoryStore:
         self._by_second.remove(self._looked_at[slot], slot)
         self._looked_at[slot] = second = min(second, self._swept + _SECONDS)
         self._by_second.add(second, slot)
-
-
-def _oldest_of_fullest(rings: Rings, own: int, others: list[int]) -> int:
-    """Who makes room: one's own network's, unless another has more."""
-    return rings.oldest(max([own, *others], key=rings.size))
