@@ -10,6 +10,7 @@ lost, as the network may lose it: the client asks again.
 
 from __future__ import annotations
 
+import re
 import secrets
 import socket
 import time
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from ipaddress import IPv4Address
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import trio
 
@@ -59,6 +61,7 @@ _EVENTS: Final[dict[int, AnnounceEvent]] = {
 _PEERS_AT: Final = 20  # bytes of an answer before its peers
 _V4_PEERS_MAX: Final = (config.UDP_ANSWER_SIZE_MAX - _PEERS_AT) // V4_SIZE
 _V6_PEERS_MAX: Final = (config.UDP_ANSWER_SIZE_MAX - _PEERS_AT) // V6_SIZE
+_PATH: Final = re.compile(rb"/([^/?]+)/announce(?:\?|$)")
 _MAPPED_PREFIX: Final = "::ffff:"
 _NOBODY: Final = SwarmCounts(0, 0, 0)
 
@@ -66,6 +69,7 @@ _NOBODY: Final = SwarmCounts(0, 0, 0)
 class UdpTracker:
     """A tracker's UDP door. `secret` is what connection ids are made with: 16 to 64 bytes that nobody knows.
 
+    With the same secret they outlive a restart, since their clock is that of the machine.
     `send_failures` counts answers that the system did not take, by the name of the error.
     """
 
@@ -97,7 +101,7 @@ class UdpTracker:
         """Answer whatever comes to a socket that does not block, until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(bound)
-            self._answer_turn(bound, trio.current_time())
+            self._answer_turn(bound, time.monotonic())
 
     def _answer_turn(self, bound: socket.socket, now: float) -> None:
         for _ in range(config.UDP_TURN):
@@ -129,7 +133,7 @@ class UdpTracker:
                 outcome, response = self._connect(header, source, now)
             else:
                 kind = _KINDS.get(header.action, "other")
-                if self._ids.accepts(header.connection_id, source, now):
+                if self._ids.accepts(header.connection_id, source[0], now):
                     outcome, response = self._answer_proven(datagram, header.transaction_id, source)
                 else:
                     outcome, response = "unproven", self._refuse(datagram, header.transaction_id, now)
@@ -139,10 +143,10 @@ class UdpTracker:
     def _connect(self, header: RequestHeader, source: Address, now: float) -> tuple[str, bytes | None]:
         if header.connection_id != PROTOCOL_ID:
             return "malformed", None
-        return "ok", ConnectResponse(header.transaction_id, self._ids.issue(source, now)).encode()
+        return "ok", ConnectResponse(header.transaction_id, self._ids.issue(source[0], now)).encode()
 
     def _refuse(self, datagram: bytes, transaction_id: int, now: float) -> bytes | None:
-        """Who holds an id of before a restart, or of another port, is told; but no more than he sent, nor often."""
+        """Who holds an id of before a restart, or of another host, is told; but no more than he sent, nor often."""
         refusal = ErrorResponse(transaction_id, "connect again").encode()
         if self._refusals is None:
             self._refusals = TokenBucket(config.UDP_REFUSALS_PER_S, config.UDP_REFUSALS_BURST, now - 1)
@@ -212,7 +216,6 @@ def _address_of(sockaddr: tuple[Any, ...]) -> Address:
 
 
 def _passkey_in(url_data: bytes) -> str | None:
-    """Of `/announce`, `/PASSKEY/announce` or `/announce/PASSKEY`, what is not `announce`; its query is left out."""
-    path = url_data.partition(b"?")[0].decode("latin-1")
-    words = [word for word in path.split("/") if word not in ("", "announce")]
-    return words[-1] if words else None
+    """Of `/PASSKEY/announce`, as over HTTP."""
+    found = _PATH.match(url_data)
+    return unquote_to_bytes(found[1]).decode(errors="replace") if found else None

@@ -142,7 +142,9 @@ def test_what_is_claimed_counts_where_the_operator_says_so() -> None:
         (b"/announce", False),
         (b"/wrong/announce", False),
         (b"/key/announce", True),
-        (b"/announce/key", True),
+        (b"/k%65y/announce", True),
+        (b"/announce/key", False),
+        (b"/key/announces", False),
         (b"/key/announce?x=y", True),
         (b"/announce?key", False),
         (b"/\xff\xfe/announce", False),
@@ -210,8 +212,16 @@ def test_T2_an_id_of_another_time_registers_nobody(when: float) -> None:
     assert announce(udp, OTHER, 2).leechers == 1
 
 
-@pytest.mark.parametrize("other", [OTHER, (ME[0], ME[1] + 1), ME_V6])
-def test_T2_an_id_of_another_address_registers_nobody(other: Address) -> None:
+def test_an_id_is_good_for_all_ports_of_a_host() -> None:
+    """libtorrent announces with one id from each of its ports, and routers change them."""
+    udp = udp_tracker()
+    connection_id = connect(udp)
+    for port in (ME[1], ME[1] + 1):
+        assert isinstance(ask(udp, an_announce(connection_id), (ME[0], port)), AnnounceResponse)
+
+
+@pytest.mark.parametrize("other", [OTHER, ("8.8.4.5", ME[1]), ME_V6])
+def test_T2_an_id_of_another_host_registers_nobody(other: Address) -> None:
     udp = udp_tracker()
     assert ask(udp, an_announce(connect(udp, other))) == ErrorResponse(7, "connect again")
     assert ask(udp, ScrapeRequest(connect(udp, other), 8, (HASH,))) == ErrorResponse(8, "connect again")

@@ -1,4 +1,4 @@
-"""A connection id is good for one address and two minutes, and cannot be guessed."""
+"""A connection id is good for one host and two minutes, and cannot be guessed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from p2pnode import config
 from p2pnode.tracker.connection_ids import ConnectionIds
 
 SECRET = bytes(range(32))
-HERE = ("192.0.2.1", 6881)
+HERE = "192.0.2.1"
 LASTS_S = config.UDP_CONNECTION_LASTS_S
 FORGED = 20_000
 
@@ -39,17 +39,8 @@ def test_T2_an_id_of_the_future_is_none(now: float, ahead_s: float) -> None:
     assert not ids.accepts(ids.issue(HERE, now + ahead_s), HERE, now)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        ("192.0.2.2", 6881),
-        ("192.0.2.1", 6882),
-        ("192.0.2.16", 881),
-        ("::1", 6881),
-        ("2001:db8::1", 6881),
-    ],
-)
-def test_T2_an_id_is_good_for_nobody_else(other: tuple[str, int]) -> None:
+@pytest.mark.parametrize("other", ["192.0.2.2", "192.0.2.10", "2.0.2.1", "::1", "::ffff:192.0.2.1"])
+def test_T2_an_id_is_good_for_nobody_else(other: str) -> None:
     ids = ConnectionIds(SECRET)
     assert not ids.accepts(ids.issue(HERE, 1000.0), other, 1000.0)
 
