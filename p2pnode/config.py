@@ -355,11 +355,6 @@ UDP_TURN: Final = 64  # requests answered before the other tasks have their turn
 
 TRACKER_INTERVAL_MIN_S: Final = 30.0  # a tracker that names less is asked no more often …
 TRACKER_INTERVAL_MAX_S: Final = 3600.0  # … and one that names more no more seldom: it may have restarted
-ANNOUNCE_EARLIEST_S: Final = (
-    300.0  # a fetch that needs peers asks after so long a tracker that names no minimum
-)
-ANNOUNCE_RETRY_MIN_S: Final = 60.0  # after a tracker's first failure, less up to half by chance; it doubles …
-ANNOUNCE_RETRY_MAX_S: Final = 3600.0  # … up to this
 
 # -- the tracker's client ----------------------------------------------------------------------------------
 
@@ -373,3 +368,21 @@ TRACKER_ANSWER_SIZE_MAX: Final = (
     5 * 5 * MIB + 64 * KIB
 )  # a file of 5 MiB as JSON, five characters a byte where somebody writes spaces
 TRACKER_ANSWER_PEERS_MAX: Final = 1000  # of one answer; what is beyond is left out
+
+# -- announcing our own torrents --------------------------------------------------------------------------
+
+ANNOUNCE_EARLIEST_S: Final = (
+    300.0  # a fetch that needs peers asks after so long a tracker that names no minimum
+)
+ANNOUNCE_RETRY_MIN_S: Final = 60.0  # after a tracker's first failure, less up to half by chance; it doubles …
+ANNOUNCE_RETRY_MAX_S: Final = 3600.0  # … up to this
+TRACKER_ADDRESSES_MAX: Final = 4  # of one tracker's name that are tried
+TRACKER_REDIRECTS_MAX: Final = 5
+TRACKER_CONNECT_TIMEOUT_S: Final = 10.0  # to one address: another may answer
+ANNOUNCE_TIMEOUT_S: Final = 60.0  # one announce in all: three tries over UDP (BEP 15)
+ANNOUNCE_STOPPED_TIMEOUT_S: Final = 1.5  # for telling trackers that we leave: whoever ends a program waits
+ANNOUNCE_ANSWER_SIZE_MAX: Final = 64 * KIB  # of an HTTP tracker, before and after gzip: 200 peers need 4
+ANNOUNCE_PEERS_WANTED: Final = 50  # as most clients ask for, and most trackers give
+UDP_TRACKER_TRIES: Final = 9  # of one request, 15 s · 2**n apart: an hour in all (BEP 15)
+UDP_TRACKER_TRY_S: Final = 15.0
+UDP_TRACKER_ID_LASTS_S: Final = 60.0  # for so long a client may use a connection id (BEP 15)

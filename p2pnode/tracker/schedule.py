@@ -8,8 +8,8 @@ A tracker that answered is asked again after the interval that it names, one tha
 chance in it so that those who lost it together do not come back together. When all are dead the transfer goes on with
 the peers it knows: nothing here ever takes a peer back.
 
-Pure: `receive` events, carry out `commands`, come back at `next_deadline`. Every announce that a command asks for is
-answered by an event, unless it is cancelled.
+Pure: `receive` events, carry out `commands`, come back at `next_deadline`. Each announce that a command asks for is
+followed by one event that tells how it went.
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ from p2pnode.tracker.announces import AnnounceEvent
 __all__ = [
     "AnnounceFailed",
     "AnnounceSucceeded",
-    "CancelAnnounce",
     "DeadlinePassed",
     "PeersNeeded",
     "Schedule",
-    "ScheduleCommand",
     "ScheduleEvent",
     "SendAnnounce",
     "TrackerState",
@@ -76,7 +74,7 @@ class TransferCompleted:
 
 @dataclass(frozen=True, slots=True)
 class TransferStopped:
-    """We leave: who knows us is told, once."""
+    """We leave: who knows us is told, once. The announce that was under way is given up before this is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +93,6 @@ class SendAnnounce:
 
     url: str
     event: AnnounceEvent
-
-
-@dataclass(frozen=True, slots=True)
-class CancelAnnounce:
-    """The announce under way to this tracker is wanted no more; no event is to tell of its end."""
-
-    url: str
-
-
-ScheduleCommand = SendAnnounce | CancelAnnounce
 
 
 class TrackerState(Enum):
@@ -130,14 +118,12 @@ class TrackerStatus:
 class _Phase(Enum):
     WAITING = auto()  # for the deadline
     ASKING = auto()  # one tracker, in a round through the tiers
-    STOPPING = auto()  # "stopped" is under way, to all who know us at once
-    STOPPED = auto()
+    STOPPED = auto()  # for good; who is told of it is told at once
 
 
 _MOVES: Final = {
-    _Phase.WAITING: {_Phase.ASKING, _Phase.STOPPING, _Phase.STOPPED},
-    _Phase.ASKING: {_Phase.WAITING, _Phase.STOPPING, _Phase.STOPPED},
-    _Phase.STOPPING: {_Phase.STOPPED},
+    _Phase.WAITING: {_Phase.ASKING, _Phase.STOPPED},
+    _Phase.ASKING: {_Phase.WAITING, _Phase.STOPPED},
     _Phase.STOPPED: set(),
 }
 
@@ -188,7 +174,7 @@ class Schedule:
         self._to_ask: list[list[_Tracker]] = []  # the rest of this round, tier by tier
         self._asked: dict[str, _Known] = {}  # and as what they know us if they answer
         self._completion_untold = False
-        self._commands: list[ScheduleCommand] = []
+        self._commands: list[SendAnnounce] = []
 
     @property
     def trackers(self) -> tuple[TrackerStatus, ...]:
@@ -199,17 +185,12 @@ class Schedule:
             for tracker in tier
         )
 
-    @property
-    def is_stopped(self) -> bool:
-        """We left, and whoever is to hear of it has heard or failed."""
-        return self._phase is _Phase.STOPPED
-
     def next_deadline(self) -> float | None:
         """When to announce next; None while one is under way, and when there is nothing more to announce."""
         is_awaited = self._phase is _Phase.WAITING and self._round_at < inf
         return self._round_at if is_awaited else None
 
-    def commands(self) -> Iterator[ScheduleCommand]:
+    def commands(self) -> Iterator[SendAnnounce]:
         """Drain what is to be done."""
         commands, self._commands = self._commands, []
         return iter(commands)
@@ -228,7 +209,7 @@ class Schedule:
                 self._is_complete = self._completion_untold = True
                 self._is_starving = False
                 self._plan()
-            case TransferStopped() if self._phase in (_Phase.WAITING, _Phase.ASKING):
+            case TransferStopped() if self._phase is not _Phase.STOPPED:
                 self._stop()
         if self._phase is _Phase.WAITING and now >= self._round_at:
             self._begin_round(now)
@@ -288,8 +269,7 @@ class Schedule:
         interval_s = _clamp(answer.interval_s)
         tracker.not_before = now + min(earliest_s, interval_s)
         tracker.due = now + interval_s
-        if self._phase is _Phase.STOPPING:
-            self._end_if_all_told()
+        if self._phase is _Phase.STOPPED:
             return
         tier.remove(tracker)
         tier.insert(0, tracker)
@@ -317,9 +297,7 @@ class Schedule:
         wait_s = config.ANNOUNCE_RETRY_MIN_S * 2 ** min(tracker.failures - 1, _DOUBLINGS_MAX)
         tracker.not_before = now + min(wait_s, config.ANNOUNCE_RETRY_MAX_S) * self._rng.uniform(0.5, 1.0)
         tracker.due = inf
-        if self._phase is _Phase.STOPPING:
-            self._end_if_all_told()
-        else:
+        if self._phase is not _Phase.STOPPED:
             self._ask_next()
 
     def _find(self, url: str) -> tuple[list[_Tracker], _Tracker]:
@@ -329,22 +307,16 @@ class Schedule:
 
     def _stop(self) -> None:
         """Tell those who know us, or are just being told of us; not those who did not answer the last time."""
-        cancelled = set(self._asked)
+        given_up = set(self._asked)
         self._asked.clear()
         self._to_ask.clear()
-        self._commands += map(CancelAnnounce, cancelled)
-        self._enter(_Phase.STOPPING)
+        self._enter(_Phase.STOPPED)
         for tracker in self._every_tracker():
-            may_know_us = tracker.known is not _Known.NOT or tracker.url in cancelled
+            may_know_us = tracker.known is not _Known.NOT or tracker.url in given_up
             if may_know_us and not tracker.failures:
                 self._ask(tracker, AnnounceEvent.STOPPED)
-            elif tracker.url in cancelled:
+            elif tracker.url in given_up:
                 tracker.state = TrackerState.FAILING
-        self._end_if_all_told()
-
-    def _end_if_all_told(self) -> None:
-        if not self._asked:
-            self._enter(_Phase.STOPPED)
 
     def _enter(self, phase: _Phase) -> None:
         if phase is not self._phase:

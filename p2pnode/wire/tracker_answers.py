@@ -27,6 +27,7 @@ __all__ = [
     "peers_in",
     "read_answer",
     "reply_in",
+    "scrape_in",
 ]
 
 TrackerAnswer = dict[str, Any]
@@ -54,6 +55,16 @@ class _AnnounceFields(msgspec.Struct):
 class _PeerFields(msgspec.Struct):
     ip: Annotated[str, msgspec.Meta(min_length=1, max_length=config.WORD_LENGTH_MAX)]
     port: Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+
+
+class _CountsFields(msgspec.Struct):
+    complete: _Count = 0
+    incomplete: _Count = 0
+    downloaded: _Count = 0
+
+
+class _ScrapeFields(msgspec.Struct):
+    files: dict[str, _CountsFields]
 
 
 class _FileFields(msgspec.Struct):
@@ -113,6 +124,12 @@ def peers_in(answer: TrackerAnswer) -> PeerList:
         fields.incomplete or 0,
         tuple(peers),
     )
+
+
+def scrape_in(answer: TrackerAnswer) -> dict[str, tuple[int, int, int]]:
+    """How many have all, how many are fetching, how often it was completed; by info hash in hex."""
+    files = _fields(answer, _ScrapeFields).files
+    return {key: (counts.complete, counts.incomplete, counts.downloaded) for key, counts in files.items()}
 
 
 def file_in(answer: TrackerAnswer) -> bytes:
