@@ -19,7 +19,7 @@ from p2pnode import config
 from p2pnode.errors import REMOTE_FAULTS, ConfigError
 from p2pnode.quic import Address
 from p2pnode.services.outbound import Author
-from p2pnode.services.tracker_clients import AnnounceRequest, TrackerAnswer, TrackerClient, TrackerClients
+from p2pnode.services.tracker_clients import AnnounceRequest, TrackerAnswer, TrackerClient
 from p2pnode.torrent import printable
 from p2pnode.torrent.urls import Tiers
 from p2pnode.tracker.announces import AnnounceEvent, SwarmPeer
@@ -36,7 +36,10 @@ from p2pnode.tracker.schedule import (
     TransferStopped,
 )
 
-__all__ = ["AnnouncedTorrent", "Progress", "TorrentAnnouncer", "TrackerReport"]
+__all__ = ["AnnouncedTorrent", "OpenClient", "Progress", "TorrentAnnouncer", "TrackerReport"]
+
+OpenClient = Callable[[str, Author], TrackerClient]
+"""Gives who asks the tracker at a URL: `TrackerClients.client`. `AddressError`, `ConfigError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,11 @@ class TrackerReport:
 class TorrentAnnouncer:
     """Announces one torrent as long as `run` runs.
 
+    ::
+
+        announcer = TorrentAnnouncer(torrent, TrackerClients(rng, endpoint).client, progress, found, rng)
+        nursery.start_soon(announcer.run)
+
     `progress` is asked at each announce. `found` is given the addresses that a tracker names, at each of its answers;
     they may be dialed, and nothing more is known of them.
     """
@@ -80,13 +88,13 @@ class TorrentAnnouncer:
     def __init__(
         self,
         torrent: AnnouncedTorrent,
-        clients: TrackerClients,
+        open_client: OpenClient,
         progress: Callable[[], Progress],
         found: Callable[[Sequence[Address]], None],
         rng: Random,
     ) -> None:
         self._torrent = torrent
-        self._make_client = clients.client
+        self._open_client = open_client
         self._clients: dict[str, TrackerClient] = {}
         self._progress = progress
         self._found = found
@@ -170,7 +178,7 @@ class TorrentAnnouncer:
     def _client(self, url: str) -> TrackerClient:
         if url not in self._clients:
             author = Author.USER if url in self._torrent.typed else Author.TORRENT
-            self._clients[url] = self._make_client(url, author)
+            self._clients[url] = self._open_client(url, author)
         return self._clients[url]
 
     def _request(self, event: AnnounceEvent) -> AnnounceRequest:

@@ -28,10 +28,17 @@ __all__ = [
 Address = tuple[str, int]
 """A host and a port, the host in digits."""
 
-# "This network" (RFC 791), and what a gateway translates (RFC 6052, 3056, 4380): nobody listens there.
+# "This network" (RFC 791), what a gateway translates (RFC 6052, 3056, 4380), and what is kept for protocols or was
+# given up (RFC 6890, 3879): no peer listens there. Clouds keep their secrets in some of these, Azure in the last.
 _NOT_DIALABLE: Final = tuple(
-    map(ip_network, ("0.0.0.0/8", "64:ff9b::/96", "2002::/16", "2001::/32")),
-)
+    map(
+        ip_network,
+        (
+            "0.0.0.0/8", "64:ff9b::/96", "2002::/16", "2001::/32",
+            "192.0.0.0/24", "fec0::/10", "168.63.129.16/32",
+        ),
+    ),
+)  # fmt: skip
 
 
 class Reach(Enum):

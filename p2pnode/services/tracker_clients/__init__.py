@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache
 from random import Random
 
 from p2pnode.errors import ConfigError
@@ -48,8 +48,10 @@ class TrackerClients:
             from p2pnode.services.tracker_clients.http import HttpTrackerClient
         except ModuleNotFoundError as error:
             raise ConfigError("asking a tracker over HTTP takes: pip install 'p2pnode[http]'") from error
-        return HttpTrackerClient(parsed, author, self.outbound, self._tls)
+        return HttpTrackerClient(parsed, author, self.outbound, self.tls or _system_trust())
 
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return self.tls or ssl.create_default_context()
+
+@cache
+def _system_trust() -> ssl.SSLContext:
+    """Read once: it is a hundred certificates."""
+    return ssl.create_default_context()

@@ -14,10 +14,19 @@ from contextlib import aclosing
 from typing import Final
 
 import httpx2
+import trio
 
 import p2pnode
 from p2pnode import config
-from p2pnode.errors import AddressError, ConnectFailed, NetworkError, Refused, RemoteProtocolError, TimedOut
+from p2pnode.errors import (
+    AddressError,
+    ConnectFailed,
+    NetworkError,
+    Refused,
+    RemoteProtocolError,
+    TimedOut,
+    leaves,
+)
 from p2pnode.quic import Address, format_address
 from p2pnode.services.outbound import Author, Outbound, ServiceUrl
 from p2pnode.services.tracker_clients.client import AnnounceRequest, TrackerAnswer, believable_peers
@@ -117,7 +126,7 @@ class HttpTrackerClient:
             try:
                 return *await self._ask(url, address), address
             except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
-                failures.append(f"{format_address(address)}: {str(error) or 'nobody answers'}")
+                failures.append(f"{format_address(address)}: {_reason(error)}")
             except httpx2.TimeoutException:
                 raise TimedOut(f"{url.authority} does not answer") from None
             except (httpx2.TransportError, httpx2.InvalidURL) as error:
@@ -144,15 +153,29 @@ class HttpTrackerClient:
                 return response, await _read(response)
 
 
+def _reason(error: BaseException) -> str:
+    """Why there is no connection: what the system or TLS says is wrapped several times, not always by `from`."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    error = next(leaves(error))
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or "nobody answers"
+
+
 async def _read(response: httpx2.Response) -> bytes:
     """The body as it was sent, unpacked; at most `ANNOUNCE_ANSWER_SIZE_MAX` bytes of either."""
     body = b""
-    async for part in response.aiter_raw():
-        body += part
-        if len(body) > config.ANNOUNCE_ANSWER_SIZE_MAX:
-            raise RemoteProtocolError(
-                f"the tracker's answer has more than {config.ANNOUNCE_ANSWER_SIZE_MAX} bytes"
-            )
+    # Cancelled, for httpx2 has generators in generators, and does not close those within when it is left halfway.
+    with trio.CancelScope() as reading:
+        async for part in response.aiter_raw():
+            body += part[: config.ANNOUNCE_ANSWER_SIZE_MAX + 1 - len(body)]
+            if len(body) > config.ANNOUNCE_ANSWER_SIZE_MAX:
+                reading.cancel()
+    if len(body) > config.ANNOUNCE_ANSWER_SIZE_MAX:
+        raise RemoteProtocolError(
+            f"the tracker's answer has more than {config.ANNOUNCE_ANSWER_SIZE_MAX} bytes"
+        )
     encoding = response.headers.get("content-encoding", "identity").lower()
     if encoding == "identity":
         return body
