@@ -368,6 +368,8 @@ TRACKER_ANSWER_SIZE_MAX: Final = (
     5 * 5 * MIB + 64 * KIB
 )  # a file of 5 MiB as JSON, five characters a byte where somebody writes spaces
 TRACKER_ANSWER_PEERS_MAX: Final = 1000  # of one answer; what is beyond is left out
+TRACKER_LISTED_WITHIN_S: Final = 15.0  # a file that is new: SETTLE_S, RESCAN_INTERVAL_S, and it is hashed
+TRACKER_GOODBYE_S: Final = 2.0  # for telling a tracker that we are done and leave
 
 # -- announcing our own torrents --------------------------------------------------------------------------
 

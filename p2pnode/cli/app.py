@@ -30,6 +30,7 @@ VERBS: Final = {
     "list": "List the files that a server or a peer offers.",
     "peers": "List the peers that a server knows.",
     "push": "Tell peers to fetch a file.",
+    "client": "Download through a tracker by a .torrent, or talk to it in a console.",
     "swarm": "Run a whole swarm on this machine and verify every file.",
     "sim": "Simulate a swarm in virtual time, and compare it with the least time possible.",
     "bench": "Measure this machine, and p2pnode on it.",

@@ -25,6 +25,7 @@ from p2pnode.errors import ConfigError, P2PNodeError
 from p2pnode.node.discovery import Discovery
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
+from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.operator import Operator, open_operator
 from p2pnode.node.rate_limits import RateLimits
 from p2pnode.node.server_reference import ServerReference
@@ -84,7 +85,7 @@ def _cancelled_by_signals(scope: trio.CancelScope) -> Iterator[list[int]]:
 async def open_node(node: Node, reporter: Reporter) -> AsyncIterator[Node]:
     """Start `node` and tell `reporter` all that happens in it, to the last event."""
     with reporter:
-        async with node.events() as events, trio.open_nursery() as nursery:
+        async with node.events() as events, open_flat_nursery() as nursery:
             nursery.start_soon(_narrate, events, reporter)
             async with node:
                 yield node

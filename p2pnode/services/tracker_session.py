@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
@@ -23,17 +23,33 @@ from typing import Any, Final
 import trio
 
 from p2pnode import config
-from p2pnode.errors import ConnectFailed, ConnectionClosed, RemoteProtocolError, TimedOut
+from p2pnode.errors import (
+    ConnectFailed,
+    ConnectionClosed,
+    ErrorAnswer,
+    P2PNodeError,
+    RemoteProtocolError,
+    TimedOut,
+)
 from p2pnode.node.dialer import dial_first
 from p2pnode.node.peer_link import CloseCode
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.quic import Address, Connection, Endpoint, pin_of_certificate, resolve
-from p2pnode.wire.tracker_answers import PeerList, TrackerAnswer, encode_request, peers_in, read_answer
+from p2pnode.services.request_log import RequestLog
+from p2pnode.wire.tracker_answers import (
+    PeerList,
+    TrackerAnswer,
+    encode_request,
+    peers_in,
+    read_answer,
+    reply_in,
+)
 
 ALPN: Final = "h3"
 PEER_PORT: Final = 6881  # what the known client claims; nobody listens there, it gives nothing
 PEER_ID_PREFIX: Final = "-PN0001-"  # Azureus style (BEP 20); 12 random characters follow
 
+_KINDS: Final = {"info_hash": "announce", "file": "file", "query": "query", "scrape": "scrape"}
 _TLS_ALERTS: Final = range(0x100, 0x200)  # as QUIC writes them (RFC 9000 §20.1)
 
 log = logging.getLogger(__name__)
@@ -63,6 +79,8 @@ class TrackerSession:
     server: ServerReference
     rng: Random
     peer_id: str = field(default_factory=lambda: PEER_ID_PREFIX + secrets.token_hex(6))
+    passkey: str | None = None  # for a private tracker
+    request_log: RequestLog | None = None
     statistics: SessionStatistics = field(default_factory=SessionStatistics)
     _connection: Connection | None = None
     _dialing: trio.Lock = field(default_factory=trio.Lock)
@@ -89,22 +107,33 @@ class TrackerSession:
         `ConnectionClosed` after some tries, `TimedOut`; `RemoteProtocolError` for an answer that is none or too
         large; `ErrorAnswer` or `NotFound` where the answer is an error.
         """
-        data = encode_request(request)
+        began = trio.current_time()
+        outcome = "broken off"
         self.statistics.requests += 1
-        wait_s = config.RECONNECT_MIN_S
-        for tries_left in reversed(range(config.TRACKER_TRIES)):
+        try:
+            answer = read_answer(await self._ask_until_answered(encode_request(request), patience_s))
+            outcome = "ok"
+        except P2PNodeError as error:
+            outcome = (error.code if isinstance(error, ErrorAnswer) else "") or type(error).__name__
+            raise
+        finally:
+            self._note(request, trio.current_time() - began, outcome)
+        return answer
+
+    async def _ask_until_answered(self, data: bytes, patience_s: float) -> bytes:
+        pauses = pauses_s(self.rng)
+        while True:
             try:
                 answer = await self._ask(data, patience_s)
-                break
+                self.statistics.answers += 1
+                return answer
             except (ConnectFailed, ConnectionClosed) as error:
-                if not tries_left or _is_final(error):
+                pause_s = next(pauses, None)
+                if pause_s is None or _is_final(error):
                     raise
                 log.info("asking %s again: %s", self.server.address, error)
-            await trio.sleep(wait_s * self.rng.uniform(0.5, 1.0))
-            wait_s = min(2 * wait_s, config.RECONNECT_MAX_S)
+            await trio.sleep(pause_s)
             self.statistics.retries += 1
-        self.statistics.answers += 1
-        return read_answer(answer)
 
     async def _ask(self, data: bytes, patience_s: float) -> bytes:
         connection = await self._connected()
@@ -129,6 +158,12 @@ class TrackerSession:
                     stream.reset(CloseCode.CANCELLED)
             return bytes(answer)
         raise TimedOut(f"{self.server.address} is there, but did not answer within {patience_s:g} s")
+
+    def _note(self, request: Mapping[str, Any], seconds: float, outcome: str) -> None:
+        if self.request_log is not None:
+            kind = next((kind for key, kind in _KINDS.items() if key in request), "request")
+            peer = self._connection.remote_address if self._connection else ("", 0)
+            self.request_log.note("json", kind, peer, seconds, outcome)
 
     async def _connected(self) -> Connection:
         async with self._dialing:
@@ -160,7 +195,7 @@ class TrackerSession:
 
         return await dial_first(await resolve(self.server.host, self.server.port), dial, undo)
 
-    # -- announces -----------------------------------------------------------------------------------------
+    # -- what is asked -----------------------------------------------------------------------------------------
 
     async def announce(
         self, info_hash: bytes, *, left: int, downloaded: int = 0, event: str = ""
@@ -182,11 +217,21 @@ class TrackerSession:
                 "downloaded": downloaded,
                 "left": left,
                 **({"event": event} if event else {}),
+                **({"passkey": self.passkey} if self.passkey else {}),
             }
         )
         peers = peers_in(answer)
-        self._known_peers[info_hash] = _KnownPeers(peers, trio.current_time() + peers.interval_s)
+        if event != "stopped":  # who leaves is told of nobody
+            self._known_peers[info_hash] = _KnownPeers(peers, trio.current_time() + peers.interval_s)
         return peers
+
+    async def query(self, text: str, context: Sequence[Mapping[str, str]] = ()) -> str:
+        """Ask the AI service behind the tracker; `context` is what was said before, `role` and `content` each.
+
+        Raises what `request` does: `ErrorAnswer` with the code AI_UNAVAILABLE where there is no such service.
+        """
+        request = {"query": text, "context": list(context)}
+        return reply_in(await self.request(request, patience_s=config.TRACKER_QUERY_PATIENCE_S))
 
     @property
     def known_peers(self) -> dict[bytes, PeerList]:
@@ -196,6 +241,14 @@ class TrackerSession:
             info_hash: known for info_hash, known in self._known_peers.items() if known.fresh_until > now
         }
         return {info_hash: known.peers for info_hash, known in self._known_peers.items()}
+
+
+def pauses_s(rng: Random) -> Iterator[float]:
+    """How long to wait before each further try of what failed: longer and longer, no two clients alike."""
+    wait_s = config.RECONNECT_MIN_S
+    for _ in range(config.TRACKER_TRIES - 1):
+        yield wait_s * rng.uniform(0.5, 1.0)
+        wait_s = min(2 * wait_s, config.RECONNECT_MAX_S)
 
 
 def _is_final(error: ConnectFailed | ConnectionClosed) -> bool:

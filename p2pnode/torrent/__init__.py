@@ -19,7 +19,7 @@ from p2pnode.torrent.merkle import (
     root_of_layer,
 )
 from p2pnode.torrent.metainfo import Metainfo, PieceMatch
-from p2pnode.torrent.names import printable, safe_component, safe_name
+from p2pnode.torrent.names import last_component, printable, safe_component, safe_name
 from p2pnode.torrent.pieces import Piece, PieceSpan, block_count, piece_count, piece_length_for
 from p2pnode.torrent.selection import Selection
 from p2pnode.torrent.ticket import Ticket, TicketNode, TicketServer
@@ -47,6 +47,7 @@ __all__ = [
     "block_hashes",
     "canonical_metainfo",
     "create_metainfo",
+    "last_component",
     "merkle_root",
     "piece_count",
     "piece_leaf_count",

@@ -11,7 +11,6 @@ nothing else is refused; a canonical one is not, since people do share empty fil
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from p2pnode.torrent.info_reading import (
 from p2pnode.torrent.info_writing import NamedFile, canonical_encoding
 from p2pnode.torrent.layout import EntryKind, TorrentFile, lay_out
 from p2pnode.torrent.merkle import HASH_SIZE, Buffer, FileHashes, merkle_root, piece_leaf_count, zeros
-from p2pnode.torrent.names import safe_name
+from p2pnode.torrent.names import last_component, safe_name
 from p2pnode.torrent.outer_reading import read_creation_date, read_text, read_trackers, read_web_seeds
 from p2pnode.torrent.pieces import Piece, PieceSpan, piece_length_for
 from p2pnode.torrent.urls import Tiers
@@ -42,7 +41,6 @@ from p2pnode.wire.bencoding import KeyOrder, decode, raw_value
 __all__ = ["Metainfo", "PieceMatch"]
 
 SHA1_SIZE: Final = 20
-_SEPARATOR: Final = re.compile(rb"[/\\]")
 
 
 class PieceMatch(Enum):
@@ -114,7 +112,9 @@ class Metainfo:
         halves = read_halves(info)
         leading = halves.leading
         raw_name = required(info, b"name", bytes) if halves.v2 else preferred(info, b"name", bytes)
-        name = safe_name(raw_name if halves.v2 else _last_component(raw_name))
+        name = safe_name(
+            raw_name if halves.v2 else last_component(raw_name.decode("utf-8", "surrogateescape"))
+        )
         piece_length = required(info, b"piece length", int)
         files = lay_out(
             leading.entries, leading.offsets, piece_length, name=name, is_directory=halves.is_directory
@@ -182,6 +182,11 @@ class Metainfo:
         file_id = self.info_hash_v2 or self.info_hash_v1
         assert file_id is not None, "one half was read"
         return file_id
+
+    @property
+    def asked_name(self) -> str:
+        """What a tracker's file query calls it: the last component of the name, be that a path of Windows."""
+        return last_component(self.raw_name.decode("utf-8", "replace"))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Metainfo) and self._encoding == other._encoding
@@ -273,8 +278,3 @@ class Metainfo:
                 start += length
         if start < end:
             yield PieceSpan(None, 0, end - start)
-
-
-def _last_component(name: bytes) -> bytes:
-    """Give what a path ends with: torrents made on Windows are named `E:\\x\\hello.txt`."""
-    return _SEPARATOR.split(name.rstrip(b"/\\"))[-1]

@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 from p2pnode.config import COMPONENT_SIZE_MAX
 
-__all__ = ["printable", "safe_component", "safe_name", "safe_paths"]
+__all__ = ["last_component", "printable", "safe_component", "safe_name", "safe_paths"]
 
 SafePath = tuple[str, ...]
 
@@ -26,6 +26,7 @@ _UNPRINTABLE: Final = r"\x00-\x1f\x7f-\x9f\ud800-\udfff\u061c\u200e\u200f\u2028-
 _NOT_PRINTABLE: Final = re.compile(f"[{_UNPRINTABLE}]")
 # Separators of directories, drives and streams, and what Windows has no file names with.
 _NOT_IN_NAMES: Final = re.compile(rf'[{_UNPRINTABLE}/\\:*?"<>|]')
+_SEPARATOR: Final = re.compile(r"[/\\]")
 _AT_END: Final = re.compile(r"[. ]+\Z")  # Windows drops these, so that "a." and "a" are one file
 _DEVICES: Final = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|clock\$|(?:com|lpt)[0-9¹²³])[ ]*(?:\.|\Z)", re.IGNORECASE
@@ -37,6 +38,11 @@ _EXTENSION_SIZE_MAX: Final = 32  # bytes, with the dot; a longer one is a part o
 def printable(text: str) -> str:
     """Escape what a terminal would obey or what would not be seen as it is: `\\n`, `\\x1b`, `\\u202e`."""
     return _NOT_PRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def last_component(path: str) -> str:
+    """Give what a path ends with, be it one of Windows: `E:\\x\\hello.txt` ends with `hello.txt`."""
+    return _SEPARATOR.split(path.rstrip("/\\"))[-1]
 
 
 def safe_component(name: bytes | str) -> str:

@@ -10,16 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from p2pnode import config
 from p2pnode.errors import ErrorAnswer, NotFound, RemoteProtocolError
+from p2pnode.wire.tracker_json import ErrorCode
 
 __all__ = [
-    "AI_UNAVAILABLE",
-    "FILE_TOO_LARGE",
     "PeerList",
     "TrackerAnswer",
     "encode_request",
@@ -31,10 +30,6 @@ __all__ = [
 ]
 
 TrackerAnswer = dict[str, Any]
-
-FILE_TOO_LARGE: Final = "FILE_TOO_LARGE"
-FILE_NOT_FOUND: Final = "FILE_NOT_FOUND"
-AI_UNAVAILABLE: Final = "AI_UNAVAILABLE"
 
 _Fields = TypeVar("_Fields", bound=msgspec.Struct)
 _Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -102,7 +97,7 @@ def read_answer(data: bytes | bytearray) -> TrackerAnswer:
     if "error" in answer:
         fields = _fields(answer, _ErrorFields)
         text = f"the tracker says: {fields.error[: config.ERROR_TEXT_LENGTH_MAX]}"
-        if fields.code == FILE_NOT_FOUND:
+        if fields.code == ErrorCode.FILE_NOT_FOUND.value:
             raise NotFound(text)
         raise ErrorAnswer(f"{text} ({fields.code})" if fields.code else text, code=fields.code or "")
     return answer

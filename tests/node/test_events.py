@@ -14,7 +14,7 @@ from p2pnode.node.bottleneck import Bottleneck
 from p2pnode.node.events import FetchCompleted, NodeEvent
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "EVENTS.md").read_text()
-KINDS = NodeEvent.__subclasses__()
+KINDS = [kind for kind in NodeEvent.__subclasses__() if kind.__module__ == events.__name__]
 
 
 def documented() -> dict[str, set[str]]:

@@ -168,7 +168,7 @@ async def test_the_pauses_between_tries_grow(autojump_clock: MockClock) -> None:
         ({"error": "x", "code": "X" * 1000}, RemoteProtocolError),
     ],
 )
-async def test_whatever_was_answered_is_never_asked_for_again(
+async def test_T11_whatever_was_answered_is_never_asked_for_again(
     autojump_clock: MockClock, answer: object, error: type[Exception]
 ) -> None:
     async with conversation(always(answer)) as (tracker, session):
@@ -189,7 +189,7 @@ async def test_an_error_keeps_its_code(autojump_clock: MockClock) -> None:
     assert caught.value.code == "FILE_TOO_LARGE"
 
 
-async def test_an_answer_that_is_too_large_is_cut_off(
+async def test_T11_an_answer_that_is_too_large_is_cut_off(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "TRACKER_ANSWER_SIZE_MAX", 10_000)
