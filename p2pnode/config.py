@@ -186,6 +186,13 @@ DOOR_UNIDIRECTIONAL_STREAMS: Final = 8  # at a time: HTTP/3 needs three, and may
 DOOR_LANGUAGE_WAIT_S: Final = (
     1.0  # for HTTP/3's control stream, when a request that may be HTTP/3 came before it
 )
+DOOR_IDLE_TIMEOUT_S: Final = 120.0  # a connection on which nothing is asked; longer than JSON's interval
+HTTP09_FILES_AT_ONCE: Final = 4  # of one connection: each is an open file; more wait for their turn
+HTTP09_STEP: Final = 256 * KIB  # of a file, read in one hop to a thread
+HTTP3_FRAME_SIZE_MAX: Final = 16 * KIB  # of headers, as servers usually have it, or of settings
+HTTP3_BODY_SIZE_MAX: Final = 64 * KIB  # of a request
+HTTP3_REQUEST_TIMEOUT_S: Final = 10.0  # for the headers of a request; and for its body, once it is asked for
+HTTP3_CONTROL_UNSENT_MAX: Final = 64 * KIB  # bytes that a remote does not take on a stream it must read
 JSON_REQUEST_TIMEOUT_S: Final = 30.0  # for all of a request: 64 KiB at 17 kbit/s
 JSON_ANSWERS_AT_ONCE: Final = 8  # of one connection: those of files take 18 MB each; more wait for their turn
 DOOR_SEND_STALL_S: Final = (

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
@@ -23,15 +23,14 @@ from p2pnode.errors import LocalProtocolError
 from p2pnode.node.blocking import in_threads
 from p2pnode.node.connection_service import ConnectionService
 from p2pnode.quic import Address, Credentials, format_address
+from p2pnode.services.asgi import Application
 from p2pnode.services.h3_door import H3Door
+from p2pnode.services.http09 import Http09
 from p2pnode.services.request_log import RequestLog
 from p2pnode.services.seed_files import SeedFiles
 from p2pnode.services.tracker import Tracker, TrackerOptions
 from p2pnode.services.tracker_json import AnswersQueries, JsonTracker
 from p2pnode.services.tracker_udp import UdpTracker
-
-if TYPE_CHECKING:
-    from p2pnode.services.http_connection import Application
 
 __all__ = [
     "AiChoice",
@@ -110,7 +109,10 @@ class FrontEnds:
         if self._options.quic is None:
             return ()
         json = JsonTracker(self._tracker, self._seed_files, self._query, self._request_log)
-        return (H3Door(json.respond),)
+        return (
+            H3Door(json.respond, self._application()),
+            Http09(self._seed_files, self._request_log),
+        )
 
     async def run(self, *, task_status: trio.TaskStatus[list[Door]] = trio.TASK_STATUS_IGNORED) -> None:
         """Open all doors but the node's, tell them to `task_status`, and answer until cancelled.

@@ -105,6 +105,11 @@ class Stream(trio.abc.HalfCloseableStream):
             if end:
                 self._sending = _Side.FINISHED
 
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes that were handed over and that the remote has not acknowledged."""
+        return self._engine.send_buffered(self.stream_id)
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room for something."""
         with self._one_sender:

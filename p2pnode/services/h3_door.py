@@ -18,6 +18,10 @@ from p2pnode import config
 from p2pnode.errors import StorageError, StreamReset
 from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.quic import Address, Connection, Stream
+from p2pnode.quic.aioquic_http3 import ErrorCode
+from p2pnode.services.asgi import Application
+from p2pnode.services.http3 import Http3Connection
+from p2pnode.services.sending import send_all
 
 Send = Callable[[bytes], Awaitable[None]]
 RespondJson = Callable[[bytes | None, Address, Send], Awaitable[None]]
@@ -25,25 +29,25 @@ RespondJson = Callable[[bytes | None, Address, Send], Awaitable[None]]
 says that no more of the answer can be had."""
 
 HTTP3_FIRST_BYTE: Final = b"\x01"  # the type of a HEADERS frame (RFC 9114 §7.2.2)
-CANCELLED: Final = 0x10C  # H3_REQUEST_CANCELLED (RFC 9114 §8.1): what a stream is given up with
 
 log = logging.getLogger(__name__)
 
 
 class H3Door:
-    """A `ConnectionService` for both; `respond_json` answers one JSON request, whatever it is."""
+    """A `ConnectionService` for both: `respond_json` answers a JSON request, whatever it is, `application` HTTP/3."""
 
     alpns: Final = ("h3",)
     unidirectional_streams_max: Final = config.DOOR_UNIDIRECTIONAL_STREAMS
 
-    def __init__(self, respond_json: RespondJson) -> None:
+    def __init__(self, respond_json: RespondJson, application: Application) -> None:
         self._respond_json = respond_json
+        self._application = application
 
     async def serve(self, connection: Connection) -> None:
         """Answer all requests of a connection, until it ends."""
         async with open_flat_nursery() as nursery:
-            conversation = _Conversation(connection, self._respond_json)
-            nursery.start_soon(conversation.take_unidirectional_streams)
+            conversation = _Conversation(connection, self._respond_json, self._application, nursery)
+            nursery.start_soon(conversation.watch)
             while True:
                 stream = await connection.accept_stream()
                 nursery.start_soon(conversation.answer, stream)
@@ -52,35 +56,60 @@ class H3Door:
 class _Conversation:
     """One connection and the requests on it."""
 
-    def __init__(self, connection: Connection, respond_json: RespondJson) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        respond_json: RespondJson,
+        application: Application,
+        nursery: trio.Nursery,
+    ) -> None:
         self._connection = connection
         self._respond_json = respond_json
+        self._application = application
+        self._nursery = nursery
+        self._http3: Http3Connection | None = None  # once it is known that it is that
         self._answers = trio.Semaphore(config.JSON_ANSWERS_AT_ONCE)
         self._undecided: set[trio.CancelScope] = set()  # those who wait for the end of their request
+        self._answering = 0  # requests now …
+        self._answered = 0  # … and so far
+
+    async def watch(self) -> None:
+        """Learn that it is HTTP/3 from the client's unidirectional streams, and end a connection without use."""
+        while True:
+            answered = self._answered
+            with trio.move_on_after(config.DOOR_IDLE_TIMEOUT_S) as patience:
+                stream = await self._connection.accept_unidirectional_stream()
+                self._nursery.start_soon(self._begin_http3().read, stream)
+                for scope in self._undecided:
+                    scope.cancel()
+            if patience.cancelled_caught and not self._answering and answered == self._answered:
+                self._connection.close(ErrorCode.H3_NO_ERROR, "nothing was asked for a while")
+
+    def _begin_http3(self) -> Http3Connection:
+        if self._http3 is None:
+            self._http3 = Http3Connection(self._connection, self._application)
+        return self._http3
 
     @property
     def _speaks_http3(self) -> bool:
         return self._connection.unidirectional_streams_received > 0
 
-    async def take_unidirectional_streams(self) -> None:
-        """Learn that it is HTTP/3, and serve its streams."""
-        while True:
-            await self._connection.accept_unidirectional_stream()
-            for scope in self._undecided:
-                scope.cancel()
-
     async def answer(self, stream: Stream) -> None:
         """Answer one request in the language that the connection turns out to speak."""
+        self._answering += 1
         try:
             if not self._speaks_http3 and not _is_json(stream):
                 await self._decide(stream)
             if self._speaks_http3:
-                self._connection.close(CANCELLED)
+                await self._begin_http3().answer(stream)
             else:
                 await self._converse(stream)
         except (StreamReset, StorageError) as error:
             log.debug("stream %d: %s", stream.stream_id, error)
-            stream.reset(CANCELLED)
+            stream.reset(ErrorCode.H3_REQUEST_CANCELLED)
+        finally:
+            self._answering -= 1
+            self._answered += 1
 
     async def _decide(self, stream: Stream) -> None:
         """Wait until the request has ended or is too long for JSON, or the connection speaks HTTP/3."""
@@ -148,19 +177,12 @@ class _Outgoing:
     async def send(self, data: bytes) -> None:
         """Send what came before."""
         held, self._held = self._held, data
-        await self._send_all(held)
+        await send_all(self._stream, held)
 
     async def end(self) -> None:
         """Send the last piece, and FIN."""
         if len(self._held) <= config.SEND_BUFFER_MIN:  # each stream may hold so much
             self._stream.send_nowait(self._held, end=True)
             return
-        await self._send_all(self._held)
+        await send_all(self._stream, self._held)
         await self._stream.send_eof()
-
-    async def _send_all(self, data: bytes) -> None:
-        for start in range(0, len(data), config.SEND_BUFFER_MIN):
-            with trio.move_on_after(config.DOOR_SEND_STALL_S) as scope:
-                await self._stream.send_all(memoryview(data)[start : start + config.SEND_BUFFER_MIN])
-            if scope.cancelled_caught:
-                raise StreamReset("the client takes nothing of the answer")

@@ -9,7 +9,7 @@ request is a task, and how long anything may take is one deadline that is moved 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from math import inf
 from typing import Any, Final, cast
@@ -27,15 +27,9 @@ from priority.priority import PriorityError
 
 from p2pnode import config
 from p2pnode.quic.datagrams import Address
+from p2pnode.services.asgi import Application, Message, Scope, Send
 
-__all__ = ["Application", "HttpConnection", "Message", "Receive", "Scope", "Send", "protocol_settings"]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-"""An ASGI 3 application. It runs once for each request; what it raises ends the program, since it is our bug."""
+__all__ = ["HttpConnection", "protocol_settings"]
 
 _logger = logging.getLogger("p2pnode.http")
 

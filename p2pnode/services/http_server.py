@@ -17,7 +17,8 @@ from p2pnode import config
 from p2pnode.errors import AddressError, AddressInUse
 from p2pnode.quic import Credentials
 from p2pnode.quic.datagrams import Address, format_address, from_sockaddr, network_of, resolve, to_sockaddr
-from p2pnode.services.http_connection import Application, HttpConnection, protocol_settings
+from p2pnode.services.asgi import Application
+from p2pnode.services.http_connection import HttpConnection, protocol_settings
 
 __all__ = ["open_listener", "serve_http"]
 

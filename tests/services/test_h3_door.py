@@ -13,7 +13,8 @@ from trio.testing import MockClock
 from p2pnode import config
 from p2pnode.errors import StorageError, StreamReset
 from p2pnode.quic import Address
-from p2pnode.services.h3_door import CANCELLED, H3Door, Send
+from p2pnode.quic.aioquic_http3 import ErrorCode
+from p2pnode.services.h3_door import H3Door, Send
 from p2pnode.testing.network import Network
 from tests.quic.endpoints import DIALER, LISTENER, Remote, receive_all
 from tests.quic.engines import dialer_configuration
@@ -46,9 +47,17 @@ class Answers:
             raise self._fault
 
 
+async def refuse(scope: object, receive: object, send: object) -> None:
+    pytest.fail("nobody speaks HTTP/3 here")
+
+
+def door(answers: Answers) -> H3Door:
+    return H3Door(answers, refuse)
+
+
 async def test_a_request_is_answered_and_the_stream_ended(autojump_clock: MockClock) -> None:
     answers = Answers()
-    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+    async with Network() as network, served(network, [door(answers)]), dialed(network, "h3") as connection:
         for request in (b'{"capabilities":[]}', b"", b"\x00\xff", b"x" * config.JSON_REQUEST_SIZE_MAX):
             assert await ask(connection, request) == b"answer to " + request
             assert answers.asked.pop() == request
@@ -57,11 +66,11 @@ async def test_a_request_is_answered_and_the_stream_ended(autojump_clock: MockCl
 
 async def test_an_answer_that_cannot_be_finished_is_reset(autojump_clock: MockClock) -> None:
     answers = Answers(size=200_000, fault=StorageError("the disk is gone"))
-    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+    async with Network() as network, served(network, [door(answers)]), dialed(network, "h3") as connection:
         for _ in range(2):  # the connection lives
             with pytest.raises(StreamReset) as reset:
                 await ask(connection, b"{}")
-            assert reset.value.code == CANCELLED
+            assert reset.value.code == ErrorCode.H3_REQUEST_CANCELLED
 
 
 @pytest.mark.parametrize("size", [config.JSON_REQUEST_SIZE_MAX + 1, 3_000_000])
@@ -69,7 +78,7 @@ async def test_T4_an_oversized_request_is_read_to_its_end_and_then_answered(
     autojump_clock: MockClock, size: int
 ) -> None:
     answers = Answers()
-    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+    async with Network() as network, served(network, [door(answers)]), dialed(network, "h3") as connection:
         stream = await connection.open_stream()
         await stream.send_all(bytes(size))
         await trio.sleep(1)
@@ -81,7 +90,7 @@ async def test_T4_an_oversized_request_is_read_to_its_end_and_then_answered(
 
 async def test_many_requests_at_once_are_answered_each_on_its_stream(autojump_clock: MockClock) -> None:
     answers = Answers(seconds=0.1)
-    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+    async with Network() as network, served(network, [door(answers)]), dialed(network, "h3") as connection:
         got: set[bytes] = set()
 
         async def one(request: bytes) -> None:
@@ -99,19 +108,19 @@ async def test_Q11_a_request_that_is_never_finished_loses_its_stream_and_no_more
     autojump_clock: MockClock, begun: bytes
 ) -> None:
     answers = Answers()
-    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+    async with Network() as network, served(network, [door(answers)]), dialed(network, "h3") as connection:
         stream = await connection.open_stream()
         await stream.send_all(begun or b"{")
         with trio.fail_after(2 * config.JSON_REQUEST_TIMEOUT_S + 1), pytest.raises(StreamReset) as caught:
             await receive_all(stream)
-        assert caught.value.code == CANCELLED
+        assert caught.value.code == ErrorCode.H3_REQUEST_CANCELLED
         assert answers.asked == []
         assert await ask(connection, b"{}") == b"answer to {}"
 
 
 async def test_a_request_that_is_taken_back_disturbs_nobody(autojump_clock: MockClock) -> None:
     answers = Answers()
-    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+    async with Network() as network, served(network, [door(answers)]), dialed(network, "h3") as connection:
         stream = await connection.open_stream()
         await stream.send_all(b"{")
         await trio.sleep(1)
@@ -122,7 +131,7 @@ async def test_a_request_that_is_taken_back_disturbs_nobody(autojump_clock: Mock
 
 async def test_a_large_answer_comes_as_it_is_read(autojump_clock: MockClock) -> None:
     answers = Answers(size=20_000_000)
-    async with Network() as network, served(network, [H3Door(answers)]), dialed(network, "h3") as connection:
+    async with Network() as network, served(network, [door(answers)]), dialed(network, "h3") as connection:
         assert await ask(connection, b"{}") == b"answer to {}" + bytes(20_000_000)
 
 
@@ -132,7 +141,7 @@ async def test_Q13_a_client_that_takes_nothing_of_an_answer_loses_its_stream(
     answers = Answers(size=20_000_000)
     async with (
         Network() as network,
-        served(network, [H3Door(answers)]) as listener,
+        served(network, [door(answers)]) as listener,
         dialed(network, "h3") as connection,
     ):
         stream = await connection.open_stream()
@@ -152,7 +161,7 @@ async def test_a_client_with_a_short_idle_timeout_is_kept_while_an_answer_takes_
 ) -> None:
     """A client that sends nothing by itself, as quinn's, and drops a connection on which nothing comes for 10 s."""
     answers = Answers(seconds=95)
-    async with Network() as network, served(network, [H3Door(answers)]):
+    async with Network() as network, served(network, [door(answers)]):
         configuration = dialer_configuration()
         configuration.alpn_protocols = ["h3", "h2", "http/1.1", "doq"]
         remote = Remote(network, engine=QuicConnection(configuration=configuration))
