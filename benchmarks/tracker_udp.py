@@ -1,6 +1,7 @@
 """How many announces a second a UDP tracker answers on one core: ours, and others that are installed.
 
     python -m benchmarks.tracker_udp [--npm PROGRAM] [--opentracker PROGRAM] [--seconds S] [--rounds N] …
+    python -m benchmarks.tracker_udp forge COUNT        announces with forged connection ids; how many were accepted
 
 `--npm` is `node_modules/.bin/bittorrent-tracker` of the npm package, `--opentracker` the program of that name.
 Each tracker is a process bound to one core, and what announces to it is another process on another core, the same
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from random import Random
 from select import EPOLLIN, epoll
 from typing import Final
 
@@ -29,6 +31,7 @@ import trio
 
 from benchmarks.measuring import Failed, free_port
 from benchmarks.programs import Program
+from p2pnode.config import UDP_CONNECTION_LASTS_S
 from p2pnode.services.request_log import RequestLog
 from p2pnode.services.tracker import Tracker
 from p2pnode.services.tracker_udp import UdpTracker
@@ -219,6 +222,35 @@ def wait_until_it_answers(port: int) -> None:
     raise Failed(f"nobody answers at UDP port {port}")
 
 
+# -- forged ids ------------------------------------------------------------------------------------------------
+
+
+def forge(count: int) -> dict[str, int]:
+    """Announces by who never proved where he is, in equal parts: guessed, near misses, too old, of another host."""
+    tracker = Tracker(clock=lambda: 0.0)
+    udp, now = UdpTracker(tracker, RequestLog()), 10_000.0
+    good, old, other = (
+        udp.answer(ConnectRequest(1).encode(), (host, 1024), when) or b""
+        for host, when in (("8.8.4.4", now), ("8.8.4.4", now - UDP_CONNECTION_LASTS_S), ("8.8.4.5", now))
+    )
+    rng = Random(15)
+    for number in range(count):
+        match number % 4:
+            case 0:
+                connection_id = rng.randbytes(8)
+            case 1:
+                connection_id = (int.from_bytes(good[8:]) ^ 1 << rng.randrange(64)).to_bytes(8)
+            case 2:
+                connection_id = old[8:]
+            case _:
+                connection_id = other[8:]
+        request = AnnounceRequest(
+            connection_id, number, bytes(20), number.to_bytes(20), 0, 1, 0, Event.NONE, 0, 0, -1, 6881
+        )
+        udp.answer(request.encode(), ("8.8.4.4", 1024), now)
+    return {"forged": count, "accepted": int(tracker.statistics["announces"])}
+
+
 # -- the measurement ---------------------------------------------------------------------------------------
 
 
@@ -269,6 +301,8 @@ def main(arguments: Sequence[str]) -> None:
     match arguments:
         case ["serve", port]:
             trio.run(serve, int(port))
+        case ["forge", count]:
+            print(json.dumps(forge(int(count))))
         case ["load", port, extent]:
             print(json.dumps(asdict(load(int(port), Extent(**json.loads(extent))))))
         case _:

@@ -267,7 +267,7 @@ def test_T3_all_the_unproven_together_get_so_many_errors_a_second() -> None:
 
 
 @given(st.sampled_from([Action.ANNOUNCE, Action.SCRAPE, Action.ERROR, 9]), st.binary(max_size=300))
-def test_any_bytes_of_a_proven_client_are_answered_or_not(action: int, rest: bytes) -> None:
+def test_W1_any_bytes_of_a_proven_client_are_answered_or_not(action: int, rest: bytes) -> None:
     udp = udp_tracker()
     datagram = connect(udp) + struct.pack(">II", action, 3) + rest
     answer = udp.answer(datagram, ME, NOW)
@@ -363,7 +363,7 @@ async def test_it_answers_at_each_address_and_says_which() -> None:
             client.close()
 
 
-async def test_an_ipv4_client_of_a_socket_for_both_is_one_of_ipv4() -> None:
+async def test_T5_an_ipv4_client_of_a_socket_for_both_is_one_of_ipv4() -> None:
     udp = udp_tracker()
     async with serving(udp, ("::", 0)) as [(_, port)]:
         v4, other_v4, v6 = (Client((host, port)) for host in ("127.0.0.1", "127.0.0.1", "::1"))
@@ -418,7 +418,7 @@ def refusing_socket(*, receive: tuple[int, ...] = (), send: tuple[int, ...] = ()
 REFUSALS = (errno.EPERM, errno.ENOBUFS, errno.ENETUNREACH, errno.EINVAL, errno.EMSGSIZE, errno.EAGAIN)
 
 
-async def test_W7_what_the_system_refuses_is_a_loss_and_the_next_request_is_answered() -> None:
+async def test_W6_W7_what_the_system_refuses_is_a_loss_and_the_next_request_is_answered() -> None:
     udp = udp_tracker()
     with refusing_socket(send=REFUSALS) as bound:
         client = Client(bound.getsockname())
@@ -444,7 +444,7 @@ async def test_W7_an_error_that_is_read_ends_nothing() -> None:
         client.close()
 
 
-async def test_a_flood_leaves_the_other_tasks_their_turns() -> None:
+async def test_W1_a_flood_leaves_the_other_tasks_their_turns() -> None:
     log = RequestLog()
     udp = UdpTracker(Tracker(), log)
     with refusing_socket() as bound, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
