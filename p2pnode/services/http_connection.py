@@ -9,18 +9,21 @@ request is a task, and how long anything may take is one deadline that is moved 
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from math import inf
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import h2.exceptions
 import h11
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import Body
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from priority.priority import PriorityError
@@ -38,8 +41,9 @@ _ESCAPES: Final = (
     h11.RemoteProtocolError,
     h2.exceptions.H2Error,
     PriorityError,
-    LookupError,
-    ValueError,
+    LookupError,  # of a stream that is closed
+    NameError,  # of a field that is missing
+    ValueError,  # bytes that are no ASCII
 )
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -48,7 +52,7 @@ _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nConten
 class _Phase(Enum):
     """What a connection waits for.
 
-    HEAD → ANSWERING → IDLE → HEAD; HTTP/2 has no HEAD, since other frames come at any time. From all of them →
+    IDLE → HEAD → ANSWERING → IDLE; HTTP/2 has no HEAD, since other frames come at any time. From all of them →
     ENDING, which is left no more.
     """
 
@@ -78,27 +82,39 @@ def protocol_settings() -> Config:
     return settings
 
 
+class _Http2Protocol(H2Protocol):
+    """hypercorn's, but a body waits for the client: its own mark lets everything in once the client takes nothing."""
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        await super().stream_send(event)
+        if isinstance(event, Body) and event.stream_id in self.stream_buffers:
+            await self.stream_buffers[event.stream_id].drain()
+
+
 class HttpConnection:
     """Serves one connection until either side ends it; `run` raises nothing that a remote caused."""
 
     def __init__(
         self,
-        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
+        tcp: trio.SocketStream,
+        tls: ssl.SSLContext | None,
         application: Application,
         settings: Config,
         *,
         remote: Address,
         local: Address,
     ) -> None:
-        self._stream = stream
+        self._tcp = tcp
+        self._tls = None if tls is None else trio.SSLStream(tcp, tls, server_side=True, https_compatible=True)
+        self._stream = self._tls or self._tcp
         self._application = application
         self._settings = settings
         self._remote = remote
         self._local = local
-        self._protocol: ProtocolWrapper
+        self._protocol: H11Protocol | H2Protocol
         self._nursery: trio.Nursery
         self._scope = trio.CancelScope()
-        self._phase = _Phase.HEAD  # whoever connects has something to ask
+        self._phase = _Phase.IDLE
         self._write_lock = trio.Lock()
         self._unwritten = bytearray()
         self._is_corked = False  # what is written now waits for what comes next
@@ -111,36 +127,39 @@ class HttpConnection:
         except _GONE:
             _logger.debug("%s is gone", self._remote)
         finally:
-            await trio.aclose_forcefully(self._stream)
+            self._tcp.socket.close()  # without a checkpoint, where cancellation would hide a defect on its way out
 
     async def _handshake(self) -> str:
         """The language that was agreed on."""
-        if isinstance(self._stream, trio.SocketStream):
+        if self._tls is None:
             return "http/1.1"  # or a client that begins with HTTP/2 at once: the protocol sees that
         with trio.move_on_after(config.HTTP_HEAD_TIMEOUT_S) as patience:
-            await self._stream.do_handshake()
+            await self._tls.do_handshake()
         if patience.cancelled_caught:
             raise trio.BrokenResourceError("the TLS handshake took too long")
-        return self._stream.selected_alpn_protocol() or "http/1.1"
+        return self._tls.selected_alpn_protocol() or "http/1.1"
 
     async def _serve(self, alpn: str) -> None:
         with self._scope:
-            self._enter(_Phase.HEAD)
+            self._enter(_Phase.IDLE)
             async with trio.open_nursery() as self._nursery:
-                self._protocol = ProtocolWrapper(
-                    cast("Any", self._application),
-                    self._settings,
-                    WorkerContext(None),
-                    cast("Any", self),  # all that it needs of a task group is below
-                    ConnectionState({}),
-                    not isinstance(self._stream, trio.SocketStream),
-                    self._remote,
-                    self._local,
-                    self._take,
-                    alpn,
-                )
+                self._protocol = (_Http2Protocol if alpn == "h2" else H11Protocol)(*self._arguments())
                 await self._guarded(self._protocol.initiate)
                 await self._read()
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """What either protocol is made with."""
+        return (
+            self._application,
+            self._settings,
+            WorkerContext(None),
+            self,  # all that it needs of a task group is below
+            ConnectionState({}),
+            self._tls is not None,
+            self._remote,
+            self._local,
+            self._take,
+        )
 
     async def _read(self) -> None:
         """Take in what comes. A client that says no more still gets the answer to what it asked, over HTTP/1.1."""
@@ -148,16 +167,30 @@ class HttpConnection:
             while data := await self._stream.receive_some(config.HTTP_READ_SIZE):
                 if self._phase is _Phase.IDLE and not self._is_http2:
                     self._enter(_Phase.HEAD)
-                await self._guarded(self._protocol.handle, RawData(bytes(data)))
+                await self._guarded(self._receive, bytes(data))
         except _GONE:
             self._end()
         if self._is_http2 or self._phase is not _Phase.ANSWERING:
             self._end()
-        await self._guarded(self._protocol.handle, RawData(b""))
+        await self._guarded(self._receive, b"")
+
+    async def _receive(self, data: bytes) -> None:
+        """Give the protocol what came; over HTTP/1.1 that may be the wish to speak HTTP/2."""
+        try:
+            await self._protocol.handle(RawData(data))
+        except H2ProtocolAssumedError as wish:
+            await self._speak_http2(wish.data)
+        except H2CProtocolRequiredError as wish:
+            await self._speak_http2(wish.data, wish.headers, wish.settings)
+
+    async def _speak_http2(self, data: bytes, *upgrade: Any) -> None:
+        self._protocol = protocol = _Http2Protocol(*self._arguments())
+        await protocol.initiate(*upgrade)
+        await protocol.handle(RawData(data))
 
     @property
     def _is_http2(self) -> bool:
-        return isinstance(self._protocol.protocol, H2Protocol)
+        return isinstance(self._protocol, H2Protocol)
 
     async def _linger(self) -> None:
         """Say what is left to say, and read on for a while: a reset would take the answer from who still sends."""
@@ -165,11 +198,8 @@ class HttpConnection:
             if self._phase is _Phase.HEAD and not self._is_http2:
                 self._unwritten += _TOO_SLOW
             await self._write()
-            if not isinstance(self._stream, trio.SocketStream):
-                await self._stream.aclose()
-                return
-            await self._stream.send_eof()
-            while await self._stream.receive_some(config.HTTP_READ_SIZE):
+            await self._tcp.send_eof()
+            while await self._tcp.receive_some(config.HTTP_READ_SIZE):
                 pass
 
     def _enter(self, phase: _Phase) -> None:
@@ -187,7 +217,7 @@ class HttpConnection:
             await call(*args)
         except _ESCAPES as error:
             _logger.debug("%s broke the rules: %r", self._remote, error)
-            self._end()
+            await self._take(Closed())
 
     # -- what the protocol asks for ------------------------------------------------------------------------
 
@@ -199,6 +229,7 @@ class HttpConnection:
         elif isinstance(event, Updated):
             self._enter(_Phase.IDLE if event.idle else _Phase.ANSWERING)
         elif isinstance(event, Closed):
+            await self._write()  # what another task writes just now shall arrive
             self._end()
 
     async def _write(self) -> None:
@@ -222,8 +253,10 @@ class HttpConnection:
         send: Callable[[Message | None], Awaitable[None]],
     ) -> Send:
         """Run the application for one request; what is returned takes in what else comes of it."""
-        request = _Request(self, send)
-        self._nursery.start_soon(request.run, application, scope)
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            application = _refuse_two_lengths
+        request = _Request(self, scope, send)
+        self._nursery.start_soon(request.run, application)
         return request.put
 
     async def answer(self, send: Send, message: Message) -> None:
@@ -239,20 +272,30 @@ class HttpConnection:
         self._end()
 
 
+async def _refuse_two_lengths(scope: Scope, receive: Receive, send: Send) -> None:
+    """Who is between us and the client may have gone by the other length, and smuggle requests (RFC 9112 §6.3)."""
+    await send({"type": "http.response.start", "status": 400, "headers": [(b"connection", b"close")]})
+    await send({"type": "http.response.body"})
+
+
 class _Request:
     """One run of the application."""
 
-    def __init__(self, connection: HttpConnection, send: Callable[[Message | None], Awaitable[None]]) -> None:
+    def __init__(
+        self, connection: HttpConnection, scope: Scope, send: Callable[[Message | None], Awaitable[None]]
+    ) -> None:
         self._connection = connection
+        self._scope = scope
         self._send = send
         self._to_application, self._from_client = trio.open_memory_channel[Message](
             config.HTTP_BODY_PARTS_QUEUED
         )
+        self._has_all = False  # of what the client says
         self._is_cut_short = False
 
-    async def run(self, application: Application, scope: Scope) -> None:
+    async def run(self, application: Application) -> None:
         with self._from_client:
-            await application(scope, self._receive, self._answer)
+            await application(self._scope, self._receive, self._answer)
         if self._is_cut_short:
             self._connection.cut_short()
         else:
@@ -270,13 +313,20 @@ class _Request:
 
     async def _receive(self) -> Message:
         try:
-            return await self._from_client.receive()
+            message = await self._from_client.receive()
         except trio.EndOfChannel:
-            return {"type": "http.disconnect"}
+            message = {"type": "http.disconnect"}
+        self._has_all = not message.get("more_body")
+        return message
 
     async def _answer(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._is_cut_short = True
+        is_last = message["type"] == "http.response.body" and not message.get("more_body")
+        if is_last and self._scope["http_version"] == "2":
+            # Once it is answered the stream is forgotten, and what still comes of its body makes no sense.
+            while not self._has_all:
+                await self._receive()
         await self._connection.answer(self._send, message)
-        if message["type"] == "http.response.body" and not message.get("more_body"):
+        if is_last:
             self._is_cut_short = False

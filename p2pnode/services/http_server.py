@@ -116,24 +116,19 @@ class _Visitors:
             remote = from_sockaddr(stream.socket.getpeername())
             local = from_sockaddr(stream.socket.getsockname())
         except OSError:  # it is gone already
-            await trio.aclose_forcefully(stream)
+            stream.socket.close()
             return
         network = network_of(remote[0])
         if (
             self._by_network.total() >= config.HTTP_CONNECTIONS_MAX
             or self._by_network[network] >= config.HTTP_CONNECTIONS_PER_NETWORK_MAX
         ):
-            await trio.aclose_forcefully(stream)
+            stream.socket.close()
             return
         self._by_network[network] += 1
         try:
-            transport = (
-                stream
-                if self._tls is None
-                else trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
-            )
             await HttpConnection(
-                transport, self._application, self._settings, remote=remote, local=local
+                stream, self._tls, self._application, self._settings, remote=remote, local=local
             ).run()
         finally:
             self._by_network[network] -= 1

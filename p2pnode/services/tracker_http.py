@@ -82,6 +82,11 @@ class _TrackerApplication:
         elif question is not None and scope["method"] == "GET":
             kind = question["kind"]
             outcome = await self._answer(kind, question["passkey"], scope, send)
+        elif question is not None:
+            kind, outcome = question["kind"], "405"
+            await PlainTextResponse("only GET\n", HTTPStatus.METHOD_NOT_ALLOWED, {"allow": "GET"})(
+                scope, receive, send
+            )
         else:
             kind, outcome = await self._show(scope, receive, send)
         language = _LANGUAGES.get(scope["http_version"], "http/1.1")
