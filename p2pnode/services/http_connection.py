@@ -45,6 +45,7 @@ _ESCAPES: Final = (
     NameError,  # of a field that is missing
     ValueError,  # bytes that are no ASCII
 )
+_LENGTHS: Final = frozenset((b"content-length", b"transfer-encoding"))
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -253,9 +254,10 @@ class HttpConnection:
         send: Callable[[Message | None], Awaitable[None]],
     ) -> Send:
         """Run the application for one request; what is returned takes in what else comes of it."""
-        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+        lengths = _LENGTHS & {name for name, _ in scope["headers"]}
+        if lengths == _LENGTHS:
             application = _refuse_two_lengths
-        request = _Request(self, scope, send)
+        request = _Request(self, scope, send, may_have_body=bool(lengths) or self._is_http2)
         self._nursery.start_soon(request.run, application)
         return request.put
 
@@ -282,7 +284,12 @@ class _Request:
     """One run of the application."""
 
     def __init__(
-        self, connection: HttpConnection, scope: Scope, send: Callable[[Message | None], Awaitable[None]]
+        self,
+        connection: HttpConnection,
+        scope: Scope,
+        send: Callable[[Message | None], Awaitable[None]],
+        *,
+        may_have_body: bool,
     ) -> None:
         self._connection = connection
         self._scope = scope
@@ -290,7 +297,7 @@ class _Request:
         self._to_application, self._from_client = trio.open_memory_channel[Message](
             config.HTTP_BODY_PARTS_QUEUED
         )
-        self._has_all = False  # of what the client says
+        self._has_more = may_have_body  # to say, the client
         self._is_cut_short = False
 
     async def run(self, application: Application) -> None:
@@ -316,17 +323,15 @@ class _Request:
             message = await self._from_client.receive()
         except trio.EndOfChannel:
             message = {"type": "http.disconnect"}
-        self._has_all = not message.get("more_body")
+        self._has_more = message.get("more_body", False)
         return message
 
     async def _answer(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._is_cut_short = True
         is_last = message["type"] == "http.response.body" and not message.get("more_body")
-        if is_last and self._scope["http_version"] == "2":
-            # Once it is answered the stream is forgotten, and what still comes of its body makes no sense.
-            while not self._has_all:
-                await self._receive()
+        while is_last and self._has_more:  # what came after the answer would make no sense to the protocol
+            await self._receive()
         await self._connection.answer(self._send, message)
         if is_last:
             self._is_cut_short = False

@@ -375,6 +375,7 @@ async def test_what_the_application_raises_comes_out(said: bytes) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(ZeroDivisionError, match="ours"), flatten_subgroups=True):
         async with serving(break_down) as address:
             await speak(address, said)
+            await trio.sleep_forever()
 
 
 @pytest.mark.parametrize("http2", [True, False])
