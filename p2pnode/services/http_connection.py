@@ -30,7 +30,7 @@ from priority.priority import PriorityError
 
 from p2pnode import config
 from p2pnode.quic.datagrams import Address
-from p2pnode.services.asgi import Application, Message, Scope, Send
+from p2pnode.services.asgi import Application, Message, Receive, Scope, Send
 
 __all__ = ["HttpConnection", "protocol_settings"]
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from p2pnode.quic import Credentials
-from p2pnode.services.http_connection import Application
+from p2pnode.services.asgi import Application
 from p2pnode.services.http_server import serve_http
 
 Address = tuple[str, int]

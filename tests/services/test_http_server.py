@@ -15,7 +15,7 @@ import trio
 from p2pnode import config
 from p2pnode.errors import AddressError, AddressInUse
 from p2pnode.quic import Credentials, NodeKey
-from p2pnode.services.http_connection import Receive, Scope, Send
+from p2pnode.services.asgi import Receive, Scope, Send
 from p2pnode.services.http_server import serve_http
 from tests.services.http_clients import Address, read_all, serving, speak, statuses
 
