@@ -111,17 +111,20 @@ class AiService:
     async def _post(self, question: dict[str, Any]) -> bytes:
         body = bytearray()
         try:
-            async with self._client.stream("POST", self._url, json=question) as response:
-                if response.status_code != httpx2.codes.OK:
-                    raise Refused(f"the service answered with status {response.status_code}")
-                async for part in response.aiter_raw():
-                    body += part
-                    if len(body) > config.AI_ANSWER_SIZE_MAX:
-                        raise RemoteProtocolError("the service's answer has no end")
+            with trio.CancelScope() as reading:
+                async with self._client.stream("POST", self._url, json=question) as response:
+                    if response.status_code != httpx2.codes.OK:
+                        raise Refused(f"the service answered with status {response.status_code}")
+                    async for part in response.aiter_raw():
+                        body += part
+                        if len(body) > config.AI_ANSWER_SIZE_MAX:
+                            reading.cancel()  # ends the generators below, which leaving the loop would not
         except httpx2.TimeoutException:
             raise TimedOut("the service took too long") from None
         except httpx2.HTTPError:
             raise NetworkError("the service cannot be reached") from None
+        if len(body) > config.AI_ANSWER_SIZE_MAX:
+            raise RemoteProtocolError("the service's answer has no end")
         return bytes(body)
 
 
