@@ -14,6 +14,7 @@ import trio
 
 from p2pnode import config
 from p2pnode.errors import StorageError
+from p2pnode.services import seed_torrents
 from p2pnode.services.seed_files import HELLO_CONTENT, OpenedFile, SeedFiles, last_component
 from p2pnode.testing.nodes import inline_blocking
 from p2pnode.torrent import Metainfo, PieceMatch
@@ -247,6 +248,46 @@ async def test_files_are_looked_after_while_it_runs(
         assert (tmp_path / "hello_world.txt").read_bytes() == HELLO
         assert not (tmp_path / "new.torrent").exists()  # it may still be written
         nursery.cancel_scope.cancel()
+
+
+async def test_files_that_are_settled_get_their_torrents_while_it_runs(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config, "SETTLE_S", 0)
+    files = seed_files(tmp_path)
+    await files.prepare()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(files.run)
+        await trio.sleep(config.RESCAN_INTERVAL_S / 2)
+        for data in (b"one", b"another", b"the third"):
+            (tmp_path / "new").write_bytes(data)
+            await trio.sleep(config.RESCAN_INTERVAL_S)
+            assert Metainfo.decode((tmp_path / "new.torrent").read_bytes()).size == len(data)
+        (tmp_path / "new.torrent").unlink()
+        await trio.sleep(config.RESCAN_INTERVAL_S)
+        assert (tmp_path / "new.torrent").exists()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_file_that_grows_while_it_is_hashed_gets_no_torrent_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_in_steps = seed_torrents.read_in_steps
+
+    def read_and_append(fd: int, offset: int, length: int) -> Iterator[bytes]:
+        yield from read_in_steps(fd, offset, length)
+        with (tmp_path / "x").open("ab") as file:
+            file.write(b"more")
+
+    (tmp_path / "x").write_bytes(b"one")
+    with monkeypatch.context() as patched:
+        patched.setattr(seed_torrents, "read_in_steps", read_and_append)
+        await seed_files(tmp_path).prepare()
+    assert not (tmp_path / "x.torrent").exists()
+    assert "no torrent is made for 'x': it was changed while it was hashed" in caplog.text
+    await seed_files(tmp_path).prepare()
+    torrent = Metainfo.decode((tmp_path / "x.torrent").read_bytes())
+    assert torrent.match_piece_v1(0, (tmp_path / "x").read_bytes()) is PieceMatch.EXACT
 
 
 async def test_a_share_that_vanishes_is_a_warning(
