@@ -317,7 +317,7 @@ class FileAnswer:
     def part(data: bytes, offset: int) -> bytes:
         """Encode the bytes that stand at `offset` of the file."""
         numbers = _encode(list(data))[1:-1]
-        return b"," + numbers if offset and numbers else numbers
+        return b"," + numbers if offset else numbers
 
 
 class QueryMetadata(Struct, frozen=True):

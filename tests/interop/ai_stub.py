@@ -45,7 +45,6 @@ MISBEHAVIOUR: dict[str, tuple[int, bytes]] = {
     "/deep": (200, b"[" * 100_000),
     "/no_usage": (200, b'{"choices":[{"message":{"role":"assistant","content":"free"}}],"usage":null}'),
     "/surrogate": (200, rb'{"choices":[{"message":{"role":"assistant","content":"\ud800"}}]}'),
-    "/endless": (200, b'{"choices":[{"message":{"content":"' + b"blah " * 1_000_000),
 }
 
 
@@ -83,9 +82,9 @@ class _Handler(BaseHTTPRequestHandler):
         text = question["messages"][-1]["content"]
         if text == "/hold":
             self._hold(stub)
-        if text == "/hang_up":
+        if text in ("/hang_up", "/endless"):
             self.close_connection = True
-            return None
+            return self._talk_on() if text == "/endless" else None
         status, answer = MISBEHAVIOUR.get(text, (200, json.dumps(completion(question)).encode()))
         return self._answer(status, answer)
 
@@ -98,16 +97,23 @@ class _Handler(BaseHTTPRequestHandler):
         with stub.lock:
             stub.at_once -= 1
 
+    def _talk_on(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        try:
+            self.wfile.write(b'{"choices":[{"message":{"content":"')
+            while True:
+                self.wfile.write(b"blah " * 10_000)
+        except OSError:
+            pass  # who asked has heard enough
+
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         if status == 307:
             self.send_header("location", "http://169.254.169.254/")
         self.end_headers()
-        try:
-            self.wfile.write(body)
-        except OSError:
-            self.close_connection = True  # who asked has read enough
+        self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Say nothing."""

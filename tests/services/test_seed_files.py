@@ -128,7 +128,7 @@ async def test_a_torrent_has_no_list_anywhere_and_the_keys_of_bep_3(tmp_path: Pa
     assert info[b"length"] == 30
 
 
-async def test_what_gets_no_torrent(tmp_path: Path) -> None:
+async def test_what_gets_no_torrent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "directory" / "inside").write_bytes(b"x")
     (tmp_path / ".hidden").write_bytes(b"x")
@@ -140,6 +140,7 @@ async def test_what_gets_no_torrent(tmp_path: Path) -> None:
     before = set(os.listdir(tmp_path))
     await seed_files(tmp_path).prepare()
     assert set(os.listdir(tmp_path)) - before == {"hello_world.txt", "hello_world.txt.torrent"}
+    assert not caplog.records
 
 
 async def test_a_torrent_is_renewed_when_its_file_changes(tmp_path: Path) -> None:
@@ -166,6 +167,7 @@ async def test_a_torrent_is_renewed_after_a_restart(tmp_path: Path) -> None:
 
 async def test_a_torrent_names_the_tracker_as_it_is_now(tmp_path: Path) -> None:
     await seed_files(tmp_path, "http://old:7000/announce").prepare()
+    os.utime(tmp_path / "hello_world.txt.torrent", (2**31, 2**31))  # long after its file was changed
     await seed_files(tmp_path, "http://new:7000/announce").prepare()
     raw = (tmp_path / "hello_world.txt.torrent").read_bytes()
     assert Metainfo.decode(raw).trackers == (("http://new:7000/announce",),)
@@ -267,6 +269,28 @@ async def test_files_that_are_settled_get_their_torrents_while_it_runs(
         await trio.sleep(config.RESCAN_INTERVAL_S)
         assert (tmp_path / "new.torrent").exists()
         nursery.cancel_scope.cancel()
+
+
+async def test_what_could_have_changed_within_one_tick_is_hashed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_in_steps = seed_torrents.read_in_steps
+    hashed: list[int] = []
+
+    def read(fd: int, offset: int, length: int) -> Iterator[bytes]:
+        hashed.append(length)
+        return read_in_steps(fd, offset, length)
+
+    monkeypatch.setattr(seed_torrents, "read_in_steps", read)
+    files = seed_files(tmp_path)
+    await files.prepare()
+    await files.prepare()
+    assert hashed == [30, 30]
+    monkeypatch.setattr(config, "SETTLE_S", 0)  # as if time had passed
+    await files.prepare()
+    seen = len(hashed)
+    await files.prepare()
+    assert len(hashed) == seen
 
 
 async def test_a_file_that_grows_while_it_is_hashed_gets_no_torrent_yet(

@@ -130,6 +130,12 @@ async def test_T1_an_address_of_somebody_else_is_not_taken(asked: Asked) -> None
     assert (await asked.announce(OTHER, peer_id="x"))["peers"] == [{"ip": "203.0.113.1", "port": 6881}]
 
 
+async def test_an_operator_may_believe_what_peers_say_of_their_addresses(tmp_path: Path) -> None:
+    asked = Asked(tmp_path, TrackerOptions(trust_claimed_hosts=True))
+    await asked.announce(ip="198.51.100.7")
+    assert (await asked.announce(OTHER, peer_id="x"))["peers"] == [{"ip": "198.51.100.7", "port": 6881}]
+
+
 async def test_ipv6_and_loopback(asked: Asked) -> None:
     await asked.announce(("2600:db8::1", 4), peer_id="x", port=1)
     await asked.announce(("::ffff:203.0.113.9", 4), peer_id="y", port=2)
@@ -232,8 +238,8 @@ async def test_a_torrent_is_a_file_too(asked: Asked, tmp_path: Path) -> None:
 async def test_the_largest_file_comes_in_pieces_between_which_others_are_answered(
     asked: Asked, tmp_path: Path
 ) -> None:
-    data = os.urandom(65_536) * 80
-    assert len(data) == config.JSON_FILE_SIZE_MAX == 5_242_880
+    data = Random(1).randbytes(5_242_880)
+    assert len(data) == config.JSON_FILE_SIZE_MAX
     (tmp_path / "large").write_bytes(data)
     other = Asked(tmp_path)
     answered_at: list[int] = []
