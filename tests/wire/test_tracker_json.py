@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,3 +328,20 @@ def test_a_file_in_any_parts_is_the_same_answer(data: bytes, step: int, filename
 def test_an_answer_that_utf8_cannot_say_is_an_error() -> None:
     with pytest.raises(ValueError, match="surrogates"):
         QueryAnswer("\ud800", QueryMetadata(0, 0, 0, 0)).encode()
+
+
+# -- the document ------------------------------------------------------------------------------------------
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "PROTOCOL.md").read_text()
+SECTION = DOCUMENT.partition("\n## 16. The tracker in JSON\n")[2].partition("\n## ")[0]
+
+
+def test_the_document_has_every_code() -> None:
+    assert re.findall(r"^\| `([A-Z_]+)` \|", SECTION, re.MULTILINE) == [code.value for code in ErrorCode]
+
+
+def test_the_documented_requests_are_requests() -> None:
+    rows = re.findall(r"^\| `(\{.*?\})` \| `(\{.*\})` \|$", SECTION, re.MULTILINE)
+    kinds = [type(parse_request(asked.replace("<40 hex>", INFO_HASH).encode())) for asked, _ in rows]
+    assert kinds == [AnnounceRequest, FileQuery, Query, ScrapeRequest, CapabilityFrame]
+    assert all(isinstance(json.loads(answer), dict) for _, answer in rows)
