@@ -32,6 +32,7 @@ VERBS: Final = {
     "push": "Tell peers to fetch a file.",
     "client": "Download through a tracker by a .torrent, or talk to it in a console.",
     "swarm": "Run a whole swarm on this machine and verify every file.",
+    "soak": "Download from a tracker again and again, and tell what became of it.",
     "sim": "Simulate a swarm in virtual time, and compare it with the least time possible.",
     "bench": "Measure this machine, and p2pnode on it.",
     "torrent": "Create, show and verify .torrent files; make magnet links.",

@@ -43,7 +43,7 @@ class OwnTracker:
         """End it kindly."""
         await self._node.stop()
 
-    async def restart(self, times: int, share_done: Callable[[], float]) -> None:
+    async def restart(self, times: int, share_done: Callable[[], float], say: Callable[[str], None]) -> None:
         """Start it again so many times, evenly over the test; every second time it is killed as by a power cut."""
         number = 1
         while number <= times:
@@ -51,4 +51,5 @@ class OwnTracker:
             if share_done() >= number / (times + 1):
                 await (self._node.stop() if number % 2 else self._node.cut())
                 await self.start()
+                say(f"the tracker was started again, {number} of {times}")
                 number += 1
