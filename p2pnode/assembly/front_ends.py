@@ -13,17 +13,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from p2pnode.assembly.extras import extra
-from p2pnode.errors import LocalProtocolError
+from p2pnode.errors import ConfigError, LocalProtocolError
 from p2pnode.node.blocking import in_threads
 from p2pnode.node.connection_service import ConnectionService
 from p2pnode.quic import Address, Credentials, format_address
-from p2pnode.services.asgi import Application
+from p2pnode.services.asgi import Application, Receive, Scope, Send
 from p2pnode.services.h3_door import H3Door
 from p2pnode.services.http09 import Http09
 from p2pnode.services.request_log import RequestLog
@@ -105,14 +106,15 @@ class FrontEnds:
 
     @property
     def connection_services(self) -> tuple[ConnectionService, ...]:
-        """What the node beside them serves on its own port."""
+        """What the node beside them serves on its own port. Without the extra for HTTP, HTTP/3 says what is missing."""
         if self._options.quic is None:
             return ()
         json = JsonTracker(self._tracker, self._seed_files, self._query, self._request_log)
-        return (
-            H3Door(json.respond, self._application()),
-            Http09(self._seed_files, self._request_log),
-        )
+        try:
+            application = self._application()
+        except ConfigError as error:
+            application = partial(_say_why_not, str(error))
+        return (H3Door(json.respond, application), Http09(self._seed_files, self._request_log))
 
     async def run(self, *, task_status: trio.TaskStatus[list[Door]] = trio.TASK_STATUS_IGNORED) -> None:
         """Open all doors but the node's, tell them to `task_status`, and answer until cancelled.
@@ -153,6 +155,13 @@ class FrontEnds:
             hosts=self._options.web_hosts,
             shows_statistics_to_all=self._options.has_public_statistics,
         )
+
+
+async def _say_why_not(reason: str, _scope: Scope, _receive: Receive, send: Send) -> None:
+    """An ASGI application that can do nothing."""
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": HTTPStatus.NOT_IMPLEMENTED, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{reason}\n".encode()})
 
 
 @asynccontextmanager

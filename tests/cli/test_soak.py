@@ -60,11 +60,5 @@ def test_other_bytes_than_the_reference_are_a_failure_and_none_a_warning(home: H
     assert ended.out.splitlines()[1].split("\t")[:5] == ["small.txt", "0", "0", "1", "0"]
 
 
-def test_what_nobody_answers_is_tried_again_and_no_failure(home: Home) -> None:
-    ended = home.run("soak", "--server", "127.0.0.1", "--port", "9", "--count", "1", "--json")
-    assert ended.code == 0, ended.err
-    assert ended.events[-1]["retry"] == 1
-
-
 def test_only_a_tracker_of_its_own_can_be_started_again(p2pnode: P2PNode) -> None:
     assert p2pnode("soak", "--server", "a", "--restarts", "1").code == 2

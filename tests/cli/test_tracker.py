@@ -80,13 +80,15 @@ def test_the_torrents_name_the_tracker(home: Home, tracker: tuple[Running, dict[
     assert metainfo.trackers == ((f"http://127.0.0.1:{tracker[1]['http']}/announce",),)
 
 
+def without(package: str, *words: str) -> list[str]:
+    """The command line of a p2pnode that lacks a package."""
+    program = f"import sys; sys.modules[{package!r}] = None; from p2pnode.cli.app import main; main({list(words)!r})"
+    return [sys.executable, "-c", program]
+
+
 def test_an_extra_that_is_missing_is_one_line_that_names_it(tmp_path: Path) -> None:
-    program = (
-        "import sys; sys.modules['hypercorn'] = None; from p2pnode.cli.app import main\n"
-        "main(['tracker', '--addr', '127.0.0.1', '--http', '0', '--log-file', '-'])"
-    )
     ended = subprocess.run(
-        [sys.executable, "-c", program],
+        without("hypercorn", "tracker", *LOOPBACK, "--http", "0", "--log-file", "-"),
         cwd=tmp_path,
         env=new_home(tmp_path).environment,
         capture_output=True,
@@ -96,6 +98,20 @@ def test_an_extra_that_is_missing_is_one_line_that_names_it(tmp_path: Path) -> N
     )
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == ["p2pnode: HTTP needs hypercorn: pip install 'p2pnode[web]'"]
+
+
+def test_over_quic_it_needs_no_extra(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        without("starlette", "tracker", *LOOPBACK, "--quic", "0", "--json"),
+        cwd=tmp_path,
+        env=new_home(tmp_path).environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            Running(process).first("front_ends_ready")
+        finally:
+            process.kill()
 
 
 def test_it_is_a_server_for_our_own_nodes(
