@@ -14,13 +14,15 @@ from p2pnode.services.h3_door import H3Door
 from p2pnode.services.request_log import RequestLog
 from p2pnode.services.seed_files import SeedFiles
 from p2pnode.services.tracker import Tracker
+from p2pnode.services.tracker_http import application
 from p2pnode.services.tracker_json import JsonTracker
 
 
 async def serve(seed_dir: Path, state_dir: Path, port: int) -> None:
     seed_files = SeedFiles(seed_dir, "http://127.0.0.1:7000/announce", run_blocking=in_threads())
     await seed_files.prepare()
-    door = H3Door(JsonTracker(Tracker(), seed_files, None, RequestLog()).respond)
+    tracker, log = Tracker(), RequestLog()
+    door = H3Door(JsonTracker(tracker, seed_files, None, log).respond, application(tracker, seed_files, log))
     async with Node(
         role="server",
         listen=("127.0.0.1", port),

@@ -42,6 +42,7 @@ from p2pnode.services.tracker_download import (
     TrackerDownloads,
     Way,
 )
+from p2pnode.services.tracker_http import application
 from p2pnode.services.tracker_json import JsonTracker
 from p2pnode.services.tracker_session import TrackerSession
 from p2pnode.testing.network import Network
@@ -120,7 +121,8 @@ async def seeder_on(
     seed_files = SeedFiles(directory, "http://127.0.0.1:7000/announce", run_blocking=run_blocking)
     await seed_files.prepare()
     tracker = Tracker(rng=Random(1))
-    door = H3Door(JsonTracker(tracker, seed_files, None, RequestLog()).respond)
+    log = RequestLog()
+    door = H3Door(JsonTracker(tracker, seed_files, None, log).respond, application(tracker, seed_files, log))
     host, port = TRACKER
     async with simulated_node(
         network, host, port=port, role="server", files_dir=offered or directory, connection_services=[door]
