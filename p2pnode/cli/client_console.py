@@ -89,6 +89,8 @@ class ClientConsole:
     async def _do(self, line: str) -> None:
         if not line:
             return
+        if "\0" in line:
+            raise ConfigError("a line with a NUL byte names nothing and asks nothing")
         if not line.startswith("/"):
             await self._ask(line)
             return

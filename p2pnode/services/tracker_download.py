@@ -35,6 +35,7 @@ from p2pnode.errors import (
 from p2pnode.node.blocking import RunBlocking
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
+from p2pnode.node.nurseries import open_flat_nursery
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.services.tracker_session import TrackerSession, pauses_s
 from p2pnode.storage import Verification, confined, publishing, verify_path
@@ -160,10 +161,22 @@ class TrackerDownloads:
         )
         done = 0
         try:
-            yield
+            async with open_flat_nursery() as nursery:
+                nursery.start_soon(self._stay, info_hash, metainfo.size, peers.interval_s)
+                yield
+                nursery.cancel_scope.cancel()
             done = metainfo.size
         finally:
             await self._leave(info_hash, metainfo.size, done)
+
+    async def _stay(self, info_hash: bytes, size: int, interval_s: float) -> None:
+        """Announce as often as the tracker wants it, or it would forget us; that it fails is no reason to."""
+        while True:
+            await trio.sleep(interval_s)
+            try:
+                interval_s = (await self.session.announce(info_hash, left=size)).interval_s
+            except REMOTE_FAULTS as error:
+                log.info("not announced: %s", error)
 
     async def _leave(self, info_hash: bytes, size: int, done: int) -> None:
         with trio.move_on_after(config.TRACKER_GOODBYE_S, shield=True):
@@ -189,6 +202,8 @@ class TrackerDownloads:
                 _require_size(metainfo, len(data))
             return Way.JSON, data
         staged = target.with_name(hidden_name(target.name, STAGED_SUFFIX))
+        if await self.run_blocking(_is_complete, metainfo, staged):
+            return Way.NODE, staged
         pauses = pauses_s(self.session.rng)
         while True:
             try:
@@ -251,6 +266,17 @@ def _here_already(metainfo: Metainfo, target: Path) -> Verification | None:
     if not found.is_good:
         raise _exists(target)
     return found
+
+
+def _is_complete(metainfo: Metainfo, staged: Path) -> bool:
+    """Whether an earlier try left the whole file, and was killed before it gave it its name; else it is removed."""
+    if not os.path.lexists(staged):
+        return False
+    if verify_path(metainfo, staged).is_good:
+        return True
+    with translated("remove", staged):
+        staged.unlink()
+    return False
 
 
 def _put_in_place(

@@ -42,7 +42,7 @@ class _ErrorFields(msgspec.Struct):
 
 class _AnnounceFields(msgspec.Struct):
     interval: float
-    peers: list[Any]
+    peers: list[Any] | None = None
     complete: _Count | None = None
     incomplete: _Count | None = None
 
@@ -107,7 +107,7 @@ def peers_in(answer: TrackerAnswer) -> PeerList:
     """The answer to an announce; a peer that can be none is left out, the rest of them count."""
     fields = _fields(answer, _AnnounceFields)
     peers = []
-    for peer in fields.peers[: config.TRACKER_ANSWER_PEERS_MAX]:
+    for peer in (fields.peers or [])[: config.TRACKER_ANSWER_PEERS_MAX]:
         try:
             read = msgspec.convert(peer, _PeerFields)
         except msgspec.ValidationError:

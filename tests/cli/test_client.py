@@ -9,7 +9,6 @@ import re
 import select
 import signal
 import stat
-import subprocess
 import sys
 import termios
 import time
@@ -26,7 +25,7 @@ from p2pnode.cli.client_console import CONTEXT_MESSAGES_MAX, CONTEXT_SIZE_MAX, C
 from p2pnode.cli.client_talk import event_line, event_warning, tracker_address
 from p2pnode.config import JSON_FILE_SIZE_MAX
 from tests.cli.conftest import P2PNode
-from tests.cli.processes import PATIENCE_S, PROJECT, Home, new_home
+from tests.cli.processes import PATIENCE_S, Home, new_home
 from tests.services.known_torrents import known_torrent
 
 HELLO = b"Hello World from QUIC Server!\n"
@@ -34,7 +33,7 @@ LARGE = Random(1).randbytes(JSON_FILE_SIZE_MAX + 1)
 
 
 @dataclass(frozen=True)
-class SmallTracker:
+class RunningTracker:
     port: int
     pin: str
 
@@ -48,30 +47,24 @@ class SmallTracker:
 
 
 @contextmanager
-def small_tracker(seed_dir: Path, state_dir: Path, port: int = 0) -> Iterator[SmallTracker]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.cli.small_tracker", str(seed_dir), str(state_dir), str(port)],
-        cwd=PROJECT,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        try:
-            assert process.stdout is not None
-            yield SmallTracker(**json.loads(process.stdout.readline()))
-        finally:
-            process.kill()
+def running_tracker(seed_dir: Path, home: Home, port: int = 0) -> Iterator[RunningTracker]:
+    """`p2pnode tracker` on this machine; a `home` of its own is a key of its own."""
+    arguments = ["--quic", str(port), "--addr", "127.0.0.1", "--seed-dir", str(seed_dir), "--log-file", "-"]
+    with home.running("tracker", *arguments) as process:
+        listening = process.first("listening")
+        process.first("front_ends_ready")
+        yield RunningTracker(listening["address"][1], listening["certificate_pin"])
 
 
 @pytest.fixture(scope="module")
-def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallTracker]:
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTracker]:
     root = tmp_path_factory.mktemp("tracker")
     (root / "seed").mkdir()
     past = time.time() - 60
     for name, data in (("large.bin", LARGE), ("data.json", b'{"a":1}')):
         (root / "seed" / name).write_bytes(data)
         os.utime(root / "seed" / name, (past, past))
-    with small_tracker(root / "seed", root / "state") as running:
+    with running_tracker(root / "seed", new_home(root / "home")) as running:
         yield running
 
 
@@ -83,7 +76,7 @@ def home(tmp_path: Path) -> Home:
 # -- download ----------------------------------------------------------------------------------------------
 
 
-def test_a_name_is_enough_and_the_tracker_is_pinned_at_first_use(home: Home, tracker: SmallTracker) -> None:
+def test_a_name_is_enough_and_the_tracker_is_pinned_at_first_use(home: Home, tracker: RunningTracker) -> None:
     first = home.run("client", "download", "hello_world.txt", "", *tracker.where)
     assert (first.code, first.out) == (0, "downloaded/hello_world.txt\n")
     assert (home.path / "downloaded" / "hello_world.txt").read_bytes() == HELLO
@@ -99,7 +92,7 @@ def test_a_name_is_enough_and_the_tracker_is_pinned_at_first_use(home: Home, tra
     assert {line["outcome"] for line in requests} == {"ok"}
 
 
-def test_a_torrent_from_windows_is_understood_with_one_warning(home: Home, tracker: SmallTracker) -> None:
+def test_a_torrent_from_windows_is_understood_with_one_warning(home: Home, tracker: RunningTracker) -> None:
     (home.path / "known.torrent").write_bytes(known_torrent("E:\\x\\seed\\hello_world.txt", HELLO).encode())
     outcome = home.run("client", "download", "known", "out/", *tracker.where)
     assert (outcome.code, outcome.out) == (0, "out/known\n")
@@ -109,7 +102,7 @@ def test_a_torrent_from_windows_is_understood_with_one_warning(home: Home, track
 
 
 def test_another_size_is_an_error_that_names_both_unless_anything_will_do(
-    home: Home, tracker: SmallTracker
+    home: Home, tracker: RunningTracker
 ) -> None:
     torrent = known_torrent("..\\seed\\data.json", b"{}")
     (home.path / "data.torrent").write_bytes(torrent.encode())
@@ -124,7 +117,7 @@ def test_another_size_is_an_error_that_names_both_unless_anything_will_do(
     assert (home.path / "data.json").read_bytes() == b'{"a":1}'
 
 
-def test_a_large_file_comes_in_the_nodes_own_protocol(home: Home, tracker: SmallTracker) -> None:
+def test_a_large_file_comes_in_the_nodes_own_protocol(home: Home, tracker: RunningTracker) -> None:
     outcome = home.run("client", "download", "large.bin", "large", *tracker.where, "--json")
     assert outcome.code == 0
     assert (home.path / "large").read_bytes() == LARGE
@@ -148,9 +141,9 @@ def test_a_large_file_comes_in_the_nodes_own_protocol(home: Home, tracker: Small
 def test_a_changed_certificate_is_refused_in_one_line_that_says_what_to_do(
     home: Home, tmp_path: Path
 ) -> None:
-    with small_tracker(tmp_path / "seed", tmp_path / "one") as before:
+    with running_tracker(tmp_path / "seed", new_home(tmp_path / "one")) as before:
         assert home.run("client", "download", "hello_world.txt", "a", *before.where).code == 0
-    with small_tracker(tmp_path / "seed", tmp_path / "two", before.port) as after:
+    with running_tracker(tmp_path / "seed", new_home(tmp_path / "two"), before.port) as after:
         outcome = home.run("client", "download", "hello_world.txt", "b", *after.where)
         assert outcome.code == 5
         [line] = outcome.err.splitlines()
@@ -161,7 +154,7 @@ def test_a_changed_certificate_is_refused_in_one_line_that_says_what_to_do(
         assert pinned.code == 0
 
 
-def test_trust_that_was_asked_for_pins_nothing(home: Home, tracker: SmallTracker) -> None:
+def test_trust_that_was_asked_for_pins_nothing(home: Home, tracker: RunningTracker) -> None:
     blind = home.run("client", "download", "hello_world.txt", "a", *tracker.where, "--no-verify-tls")
     assert blind.code == 0
     assert blind.err.count("warning") == 1
@@ -171,7 +164,7 @@ def test_trust_that_was_asked_for_pins_nothing(home: Home, tracker: SmallTracker
     assert not (home.path / "state" / "p2pnode" / "user" / "known_trackers").exists()
 
 
-def test_C4_an_error_of_the_tracker_is_escaped(home: Home, tracker: SmallTracker) -> None:
+def test_C4_an_error_of_the_tracker_is_escaped(home: Home, tracker: RunningTracker) -> None:
     outcome = home.run("client", "download", "nothing\x1b[31m", "a", *tracker.where, "--json")
     assert outcome.code == 3
     assert outcome.events[-1]["exit_code"] == 3
@@ -179,7 +172,7 @@ def test_C4_an_error_of_the_tracker_is_escaped(home: Home, tracker: SmallTracker
     assert "File not found: nothing" in outcome.err
 
 
-def test_other_bytes_are_never_replaced(home: Home, tracker: SmallTracker) -> None:
+def test_other_bytes_are_never_replaced(home: Home, tracker: RunningTracker) -> None:
     (home.path / "mine").write_bytes(b"mine")
     outcome = home.run("client", "download", "hello_world.txt", "mine", *tracker.where)
     assert outcome.code == 13
@@ -195,14 +188,16 @@ def test_no_tracker_there_is_said(home: Home) -> None:
 # -- console -----------------------------------------------------------------------------------------------
 
 
-def converse(home: Home, tracker: SmallTracker, *lines: str, flags: tuple[str, ...] = ()) -> tuple[str, str]:
+def converse(
+    home: Home, tracker: RunningTracker, *lines: str, flags: tuple[str, ...] = ()
+) -> tuple[str, str]:
     typed = "".join(line + "\n" for line in lines).encode()
     outcome = home.run("client", "--server-addr", tracker.address, *flags, stdin=typed)
     assert outcome.code == 0, outcome.err
     return outcome.out, outcome.err
 
 
-def test_a_pipe_gets_answers_and_no_prompts(home: Home, tracker: SmallTracker) -> None:
+def test_a_pipe_gets_answers_and_no_prompts(home: Home, tracker: RunningTracker) -> None:
     out, err = converse(home, tracker, "", "/download hello_world.txt 'a file'", "/status", "/quit", "/nope")
     assert out.splitlines()[0] == "a file"
     assert re.fullmatch(
@@ -214,7 +209,7 @@ def test_a_pipe_gets_answers_and_no_prompts(home: Home, tracker: SmallTracker) -
     assert "/nope" not in err
 
 
-def test_an_error_keeps_it_alive_and_the_end_of_input_ends_it(home: Home, tracker: SmallTracker) -> None:
+def test_an_error_keeps_it_alive_and_the_end_of_input_ends_it(home: Home, tracker: RunningTracker) -> None:
     lines = ["/nope", '/download "x', "/download", "/download a b c 0", "/download missing", "\x1b[31m?"]
     out, err = converse(home, tracker, *lines, "/download hello_world.txt out")
     assert out == "out\n"
@@ -224,14 +219,14 @@ def test_an_error_keeps_it_alive_and_the_end_of_input_ends_it(home: Home, tracke
     assert "\x1b" not in err
 
 
-def test_help_and_peers_and_clear(home: Home, tracker: SmallTracker) -> None:
+def test_help_and_peers_and_clear(home: Home, tracker: RunningTracker) -> None:
     out, err = converse(home, tracker, "/help", "/?", "/peers", "/clear", "/exit")
     assert out == ""
     assert err.count("/download <torrent_file>") == 2
     assert "no tracker told of any peer" in err
 
 
-def test_everything_is_an_event_with_json(home: Home, tracker: SmallTracker) -> None:
+def test_everything_is_an_event_with_json(home: Home, tracker: RunningTracker) -> None:
     out, _ = converse(home, tracker, "/status", "what?", "/download hello_world.txt a", flags=("--json",))
     events = [json.loads(line) for line in out.splitlines()]
     kinds = [event["event"] for event in events]
@@ -239,7 +234,7 @@ def test_everything_is_an_event_with_json(home: Home, tracker: SmallTracker) -> 
     assert events[1]["exit_code"] == 8
 
 
-def test_no_input_at_all_is_an_end(home: Home, tracker: SmallTracker) -> None:
+def test_no_input_at_all_is_an_end(home: Home, tracker: RunningTracker) -> None:
     assert converse(home, tracker) == ("", "")
 
 
@@ -284,7 +279,7 @@ def terminal(home: Home, *arguments: str) -> Iterator[Terminal]:
         os.close(opened.fd)
 
 
-def test_a_terminal_has_editing_and_a_history(home: Home, tracker: SmallTracker) -> None:
+def test_a_terminal_has_editing_and_a_history(home: Home, tracker: RunningTracker) -> None:
     typed = "/halp\x1b[D\x1b[D\x7fe\r"  # left twice, rub out, and the right letter
     recalled = "\x1b[A\r"  # up: the line before, of the time before
     for keys in (typed, recalled):
@@ -301,7 +296,7 @@ def test_a_terminal_has_editing_and_a_history(home: Home, tracker: SmallTracker)
 
 
 def test_ctrl_c_at_the_prompt_ends_it_and_leaves_the_terminal_as_it_was(
-    home: Home, tracker: SmallTracker
+    home: Home, tracker: RunningTracker
 ) -> None:
     with terminal(home, "client", "--server-addr", tracker.address) as console:
         before = termios.tcgetattr(console.fd)

@@ -314,6 +314,39 @@ async def test_a_server_that_dies_in_the_middle_is_asked_for_the_rest_when_it_is
     assert outcome == [data]
 
 
+@pytest.mark.parametrize("is_right", [True, False])
+async def test_what_a_killed_client_left_is_taken_if_it_is_right(
+    autojump_clock: MockClock, tmp_path: Path, is_right: bool
+) -> None:
+    data = Random(1).randbytes(config.JSON_FILE_SIZE_MAX + 1)
+    async with both(tmp_path) as (seeder, client):
+        seeder.put("large.bin", data)
+        client.directory.mkdir()
+        (client.directory / ".out.bin.p2pnode-fetch").write_bytes(data if is_right else data[::-1])
+        assert await client.fetch(known_torrent("large.bin", data)) == data
+    assert len(client.all(FetchStarted)) == (0 if is_right else 1)
+
+
+async def test_a_long_download_is_announced_again_and_again(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async def slow(stream: Stream, request: Request) -> None:
+        if "file" in request:
+            for part in (b'{"data":[', *[b"72," for _ in range(10)], b'72],"size":11}'):
+                await trio.sleep(15)
+                await stream.send_all(part)
+            await stream.send_eof()
+        elif "event" in request:
+            await answering(None)(stream, request)
+        else:
+            await say(stream, {"error": "not now"})
+
+    async with with_tracker(tmp_path, slow) as (requests, client):
+        assert await client.fetch(known_torrent("x", b"H" * 11)) == b"H" * 11
+    announces = [request.get("event") for request in requests if "info_hash" in request]
+    assert announces == ["started", None, None, "completed", "stopped"]
+
+
 async def test_v2_and_hybrid_torrents_are_verified_by_their_own_hashes(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

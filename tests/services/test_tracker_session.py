@@ -21,6 +21,7 @@ from p2pnode.errors import (
 )
 from p2pnode.quic import Credentials, NodeKey, PinTrust, Stream, SystemTrust
 from p2pnode.services import tracker_session
+from p2pnode.services.request_log import RequestLog
 from p2pnode.testing.network import Network
 from tests.services.hand_made_tracker import (
     TRACKER,
@@ -296,3 +297,40 @@ async def test_a_list_of_peers_is_given_again_while_it_is_fresh(autojump_clock: 
         "event": "started",
     }
     assert len(session.peer_id) == 20
+
+
+async def test_a_private_tracker_is_told_the_passkey(autojump_clock: MockClock) -> None:
+    async with conversation(always(ANNOUNCED)) as (tracker, session):
+        session.passkey = "secret"
+        await session.announce(INFO_HASH, left=0)
+    assert tracker.requests[0]["passkey"] == "secret"
+
+
+async def test_a_query_takes_its_time_and_what_was_said_before(autojump_clock: MockClock) -> None:
+    async def think(stream: Stream, request: Request) -> None:
+        await trio.sleep(config.TRACKER_QUERY_PATIENCE_S - 1)
+        await say(stream, {"answer": "42", "metadata": {"total_tokens": 1}})
+
+    context = [{"role": "user", "content": "hello"}]
+    async with conversation(think) as (tracker, session):
+        assert await session.query("what?", context) == "42"
+    assert tracker.requests == [{"query": "what?", "context": context}]
+
+
+async def test_each_request_is_noted_with_its_outcome(autojump_clock: MockClock) -> None:
+    async def answer(stream: Stream, request: Request) -> None:
+        await say(
+            stream, {"answer": "x"} if "query" in request else {"error": "x", "code": "FILE_READ_ERROR"}
+        )
+
+    async with conversation(answer) as (_, session):
+        session.request_log = RequestLog()
+        await session.query("x")
+        for request in ({"file": "x"}, {"scrape": []}):
+            with pytest.raises(ErrorAnswer):
+                await session.request(request)
+    assert {tuple(key): tally.count for key, tally in session.request_log.tallies.items()} == {
+        ("json", "query", "ok"): 1,
+        ("json", "file", "FILE_READ_ERROR"): 1,
+        ("json", "scrape", "FILE_READ_ERROR"): 1,
+    }
