@@ -345,6 +345,11 @@ HTTP_BACKLOG: Final = (
 HTTP_SCRAPE_HASHES_MAX: Final = 128  # torrents in one scrape: their escaped hashes fill half an address
 HTTP_RANGES_MAX: Final = 16  # of one file in one request; of more the whole is sent
 HTTP_FILE_PART_SIZE: Final = 128 * KIB  # of a file, read and sent at a time: each is a hop to a thread
+HTTP_FILES_MAX: Final = (
+    512  # sent at a time: each holds two parts while its client takes nothing, 128 MiB in all
+)
+HTTP_FILES_PER_NETWORK_MAX: Final = 128  # of them to one IPv4 address or IPv6 /64: a site behind a NAT …
+HTTP_FILES_RETRY_S: Final = 10  # … which may ask again after so long
 
 # -- services ----------------------------------------------------------------------------------------------
 

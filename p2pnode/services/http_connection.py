@@ -263,11 +263,11 @@ class HttpConnection:
 
     async def answer(self, send: Send, message: Message) -> None:
         """Send a part of an answer, its head together with the first part of the body."""
-        if self._phase is _Phase.ANSWERING:
-            self._enter(_Phase.ANSWERING)  # the client took what was before
         self._is_corked = message["type"] == "http.response.start"
         await send(message)
         self._is_corked = False
+        if message.get("more_body") and self._phase is _Phase.ANSWERING:
+            self._enter(_Phase.ANSWERING)  # the client took that much
 
     def cut_short(self) -> None:
         """An answer was begun and cannot be ended: only the end of the connection says so."""

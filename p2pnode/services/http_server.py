@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Sequence
 from tempfile import NamedTemporaryFile
 
@@ -16,9 +15,10 @@ from cryptography.hazmat.primitives import serialization
 from p2pnode import config
 from p2pnode.errors import AddressError, AddressInUse
 from p2pnode.quic import Credentials
-from p2pnode.quic.datagrams import Address, format_address, from_sockaddr, network_of, resolve, to_sockaddr
+from p2pnode.quic.datagrams import Address, format_address, from_sockaddr, resolve, to_sockaddr
 from p2pnode.services.asgi import Application
 from p2pnode.services.http_connection import HttpConnection, protocol_settings
+from p2pnode.services.network_shares import NetworkShares
 
 __all__ = ["open_listener", "serve_http"]
 
@@ -108,7 +108,7 @@ class _Visitors:
         self._application = application
         self._tls = tls
         self._settings = protocol_settings()
-        self._by_network: Counter[str] = Counter()
+        self._shares = NetworkShares(config.HTTP_CONNECTIONS_MAX, config.HTTP_CONNECTIONS_PER_NETWORK_MAX)
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection, or close it at once where there are too many."""
@@ -118,19 +118,10 @@ class _Visitors:
         except OSError:  # it is gone already
             stream.socket.close()
             return
-        network = network_of(remote[0])
-        if (
-            self._by_network.total() >= config.HTTP_CONNECTIONS_MAX
-            or self._by_network[network] >= config.HTTP_CONNECTIONS_PER_NETWORK_MAX
-        ):
-            stream.socket.close()
-            return
-        self._by_network[network] += 1
-        try:
+        with self._shares.place(remote[0]) as has_place:
+            if not has_place:
+                stream.socket.close()
+                return
             await HttpConnection(
                 stream, self._tls, self._application, self._settings, remote=remote, local=local
             ).run()
-        finally:
-            self._by_network[network] -= 1
-            if not self._by_network[network]:
-                del self._by_network[network]

@@ -58,7 +58,8 @@ def application(
     `hosts`: the names, besides `localhost`, by which an operator's browser may call this tracker. By any other
     name, a page of a stranger may be asking (DNS rebinding). Addresses in digits are always good.
     """
-    pages = _pages(Metrics(tracker, request_log), seed_files, hosts, shows_statistics_to_all)
+    names = frozenset(host.lower() for host in hosts)
+    pages = _pages(Metrics(tracker, request_log), seed_files, names, shows_statistics_to_all)
     return _TrackerApplication(tracker, request_log, pages)
 
 

@@ -301,6 +301,23 @@ async def test_a_file_that_shrinks_while_it_is_sent_is_seen_to_be_cut_short(tmp_
             await answer.aread()
 
 
+async def test_so_many_files_are_sent_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "HTTP_FILES_PER_NETWORK_MAX", 1)
+    site = site_of(site.seed)
+    site.seed.joinpath("large.bin").write_bytes(bytes(64 * config.HTTP_FILE_PART_SIZE))
+    async with serving(site.application) as (host, port), httpx2.AsyncClient() as client:
+        url = f"http://{host}:{port}/files/large.bin"
+        async with client.stream("GET", url) as first:
+            second = await client.get(url)
+            assert (second.status_code, second.headers["retry-after"]) == (
+                503,
+                str(config.HTTP_FILES_RETRY_S),
+            )
+            assert (await site.ask("/files/large.bin", B)).status_code == 200
+            await first.aread()
+        assert (await client.get(url)).status_code == 200
+
+
 async def test_a_directory_that_is_gone_is_an_error_of_the_server(tmp_path: Path) -> None:
     site = site_of(tmp_path / "gone")
     assert (await site.ask("/files/")).status_code == 500
@@ -357,7 +374,7 @@ async def test_metrics(site: Site) -> None:
     ],
 )  # fmt: skip
 async def test_C1_only_names_that_are_ours(tmp_path: Path, path: str, host: str, status: int) -> None:
-    site = site_of(tmp_path, {"hosts": ["tracker.example"]})
+    site = site_of(tmp_path, {"hosts": ["Tracker.Example"]})
     assert (await site.ask(path, LOCAL, host=host)).status_code == status
 
 
