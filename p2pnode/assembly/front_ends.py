@@ -19,12 +19,12 @@ from typing import Final
 
 import trio
 
-from p2pnode.assembly.extras import extra
 from p2pnode.errors import ConfigError, LocalProtocolError
 from p2pnode.node.blocking import in_threads
 from p2pnode.node.connection_service import ConnectionService
 from p2pnode.quic import Address, Credentials, format_address
 from p2pnode.services.asgi import Application, Receive, Scope, Send
+from p2pnode.services.extras import extra
 from p2pnode.services.h3_door import H3Door
 from p2pnode.services.http09 import Http09
 from p2pnode.services.request_log import RequestLog

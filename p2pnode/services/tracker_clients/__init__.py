@@ -9,6 +9,7 @@ from random import Random
 
 from p2pnode.errors import ConfigError
 from p2pnode.quic import Endpoint, NoTrust, Trust
+from p2pnode.services.extras import extra
 from p2pnode.services.outbound import Author, Outbound, ServiceUrl
 from p2pnode.services.tracker_clients.client import AnnounceRequest, TrackerAnswer, TrackerClient
 from p2pnode.services.tracker_clients.quic import QuicTrackerClient
@@ -44,10 +45,8 @@ class TrackerClients:
             if self.endpoint is None:
                 raise ConfigError("there is no QUIC endpoint to ask a quic: tracker with")
             return QuicTrackerClient(parsed, author, self.outbound, self.endpoint, self.trust, self.rng)
-        try:
+        with extra("http", "a tracker over HTTP"):
             from p2pnode.services.tracker_clients.http import HttpTrackerClient
-        except ModuleNotFoundError as error:
-            raise ConfigError("asking a tracker over HTTP takes: pip install 'p2pnode[http]'") from error
         return HttpTrackerClient(parsed, author, self.outbound, self.tls or _system_trust())
 
 
