@@ -13,6 +13,7 @@ import pytest
 from trio.testing import MockClock
 
 from p2pnode.errors import ConfigError, ConnectFailed, ErrorAnswer, Refused, RemoteProtocolError, TrustError
+from p2pnode.node.blocking import in_threads
 from p2pnode.quic import PinTrust
 from p2pnode.services.h3_door import H3Door
 from p2pnode.services.outbound import Author, Outbound
@@ -20,6 +21,7 @@ from p2pnode.services.request_log import RequestLog
 from p2pnode.services.seed_files import SeedFiles
 from p2pnode.services.tracker import Tracker
 from p2pnode.services.tracker_clients import TrackerClients
+from p2pnode.services.tracker_http import application
 from p2pnode.services.tracker_json import JsonTracker
 from p2pnode.testing.network import Network
 from p2pnode.tracker.announces import AnnounceEvent, SwarmCounts, SwarmPeer
@@ -45,9 +47,9 @@ async def conversation(answer: Any, **options: Any) -> AsyncIterator[tuple[HandM
 
 
 async def test_our_own_tracker(autojump_clock: MockClock, tmp_path: Path) -> None:
-    tracker = Tracker(rng=Random(1))
-    files = SeedFiles(tmp_path, URL, run_blocking=None)  # type: ignore[arg-type]  # no file is asked for
-    door = H3Door(JsonTracker(tracker, files, None, RequestLog()).respond)
+    tracker, log = Tracker(rng=Random(1)), RequestLog()
+    files = SeedFiles(tmp_path, URL, run_blocking=in_threads())
+    door = H3Door(JsonTracker(tracker, files, None, log).respond, application(tracker, files, log))
     async with Network(seed=1) as network, served(network, [door]), endpoint_at(network, OURS) as endpoint:
         clients = TrackerClients(Random(1), endpoint)
         asked = clients.client(f"quic://{LISTENER[0]}:{LISTENER[1]}", Author.TORRENT)
@@ -94,7 +96,7 @@ async def test_no_connection_is_kept_from_one_announce_to_the_next(autojump_cloc
     ("answer", "error"),
     [
         ({"error": "no such torrent", "code": "REFUSED"}, ErrorAnswer),
-        ({"interval": 60}, RemoteProtocolError),
+        ({"peers": []}, RemoteProtocolError),
         ({"interval": "x", "peers": []}, RemoteProtocolError),
         (b"[]", RemoteProtocolError),
         (b"", RemoteProtocolError),
