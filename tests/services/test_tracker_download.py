@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +18,7 @@ from trio.testing import MockClock
 from p2pnode import config
 from p2pnode.assembly import torrent_of
 from p2pnode.errors import (
+    ConnectFailed,
     ErrorAnswer,
     HashMismatch,
     InvalidData,
@@ -312,6 +313,45 @@ async def test_a_server_that_dies_in_the_middle_is_asked_for_the_rest_when_it_is
                     while not outcome:  # noqa: ASYNC110 - there is nothing to wait for but time
                         await trio.sleep(0.1)
     assert outcome == [data]
+
+
+@pytest.mark.parametrize("failures", [config.TRACKER_TRIES - 1, config.TRACKER_TRIES])
+async def test_a_node_that_cannot_reach_the_server_is_tried_again_a_few_times(
+    autojump_clock: MockClock, tmp_path: Path, failures: int
+) -> None:
+    data = bytes(config.JSON_FILE_SIZE_MAX + 1)
+    tries: list[ServerReference] = []
+    async with both(tmp_path) as (seeder, client):
+        seeder.put("large.bin", data)
+        open_node = client.downloads.open_node
+
+        def open_at_last(server: ServerReference) -> AbstractAsyncContextManager[Node]:
+            tries.append(server)
+            if len(tries) <= failures:
+                raise ConnectFailed("nobody answers")
+            return open_node(server)
+
+        client.downloads = replace(client.downloads, open_node=open_at_last)
+        if failures < config.TRACKER_TRIES:
+            assert await client.fetch(known_torrent("large.bin", data)) == data
+        else:
+            with pytest.raises(ConnectFailed):
+                await client.fetch(known_torrent("large.bin", data))
+    assert len(tries) == config.TRACKER_TRIES
+
+
+async def test_that_the_tracker_will_not_hear_of_the_end_is_no_failure(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async def deaf(stream: Stream, request: Request) -> None:
+        if request.get("event") == "completed":
+            await say(stream, {"error": "enough"})
+        else:
+            await answering(sent(HELLO))(stream, request)
+
+    async with with_tracker(tmp_path, deaf) as (requests, client):
+        assert await client.fetch(known_torrent("x", HELLO)) == HELLO
+    assert requests[-1]["event"] == "completed"
 
 
 @pytest.mark.parametrize("is_right", [True, False])
