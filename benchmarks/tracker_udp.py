@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import socket
 import statistics
 import sys
@@ -44,9 +43,6 @@ from p2pnode.wire.tracker_udp import (
     decode_response,
 )
 
-Command = Callable[[int, Path], list[object]]
-"""What starts a tracker: given a port, and a directory of its own."""
-
 SERVER_CORE: Final = 0
 LOAD_CORE: Final = 1
 SILENCE_S: Final = 0.5  # then what was in flight is taken for lost
@@ -61,6 +57,16 @@ class Extent:
     torrents: int = 10_000
     in_flight: int = 512
     sockets: int = 512  # each at an address of its own: so many clients
+
+
+Command = Callable[[int, Path, Extent], list[object]]
+"""What starts a tracker: given a port, a directory of its own, and what will come."""
+
+
+def info_hashes(extent: Extent) -> list[bytes]:
+    """Of all torrents, the same in each process."""
+    rng = Random(15)
+    return [rng.randbytes(20) for _ in range(extent.torrents)]
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ class Announcer:
 
 def load(port: int, extent: Extent) -> Load:
     """Announce to whatever listens at `port`, without a pause."""
-    hashes = [os.urandom(20) for _ in range(extent.torrents)]
+    hashes = info_hashes(extent)
     numbers = iter(range(1, 2**32))
     announcers = [Announcer(number + 1, port, hashes, numbers) for number in range(extent.sockets)]
     by_descriptor = {announcer.socket.fileno(): announcer for announcer in announcers}
@@ -173,25 +179,25 @@ async def serve(port: int) -> None:
         await UdpTracker(tracker, RequestLog()).serve([("127.0.0.1", port)])
 
 
-def ours(port: int, _directory: Path) -> list[object]:
+def ours(port: int, _directory: Path, _extent: Extent) -> list[object]:
     """The command."""
     return [sys.executable, "-m", "benchmarks.tracker_udp", "serve", port]
 
 
 def npm(program: Path) -> Command:
     """The command for npm's bittorrent-tracker."""
-    return lambda port, _directory: [program, "--udp", "--quiet", "--port", port]
+    return lambda port, _directory, _extent: [program, "--udp", "--quiet", "--port", port]
 
 
 def opentracker(program: Path) -> Command:
-    """The command for opentracker."""
+    """The command for opentracker, which knows of no torrent that is not in its list."""
 
-    def command(port: int, directory: Path) -> list[object]:
+    def command(port: int, directory: Path, extent: Extent) -> list[object]:
+        directory.chmod(0o755)  # it gives up its rights
+        whitelist = directory / "whitelist"
+        whitelist.write_text("".join(f"{info_hash.hex()}\n" for info_hash in info_hashes(extent)))
         configuration = directory / "opentracker.conf"
-        configuration.write_text(
-            f"listen.udp 127.0.0.1:{port}\naccess.whitelist {directory}/whitelist\n"
-            f"tracker.rootdir {directory}\ntracker.user root\n"
-        )
+        configuration.write_text(f"listen.udp 127.0.0.1:{port}\naccess.whitelist {whitelist}\n")
         return [program, "-f", configuration]
 
     return command
@@ -257,7 +263,7 @@ def forge(count: int) -> dict[str, int]:
 def measure(command: Command, extent: Extent) -> Load:
     """One round of one tracker, which starts empty."""
     port = free_port()
-    with tempfile.TemporaryDirectory() as directory, running(command(port, Path(directory)), port):
+    with tempfile.TemporaryDirectory() as directory, running(command(port, Path(directory), extent), port):
         loading = [sys.executable, "-m", "benchmarks.tracker_udp", "load", port, json.dumps(asdict(extent))]
         with Program(["taskset", "-c", LOAD_CORE, *loading], time_limit_s=TIME_LIMIT_S) as loaded:
             return Load(**json.loads(loaded.wait_for("{")))
