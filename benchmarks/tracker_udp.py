@@ -5,8 +5,8 @@
 
 `--npm` is `node_modules/.bin/bittorrent-tracker` of the npm package, `--opentracker` the program of that name.
 Each tracker is a process bound to one core, and what announces to it is another process on another core, the same
-for all. Rounds take turns, so that every tracker sees the same machine. Where the load itself is what limits, the
-figure is a lower bound: the load's own CPU time is told beside it.
+for all. Rounds take turns, so that every tracker sees the same machine. What counts is a second of the tracker's own
+CPU time: a second where it has the core to itself and is never out of work, and what a busy machine leaves of it else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 from select import EPOLLIN, epoll
@@ -79,11 +79,17 @@ class Load:
     seconds: float
     peers: int  # in all answers
     cpu_s: float  # of the load itself
+    tracker_cpu_s: float = 0.0
 
     @property
     def per_s(self) -> float:
         """Announces that were answered, a second."""
         return self.answers / self.seconds
+
+    @property
+    def per_cpu_s(self) -> float:
+        """The same, a second of the tracker's CPU time: what a core does that others do not share."""
+        return self.answers / self.tracker_cpu_s
 
 
 # -- the load ----------------------------------------------------------------------------------------------
@@ -263,27 +269,33 @@ def forge(count: int) -> dict[str, int]:
 def measure(command: Command, extent: Extent) -> Load:
     """One round of one tracker, which starts empty."""
     port = free_port()
-    with tempfile.TemporaryDirectory() as directory, running(command(port, Path(directory), extent), port):
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(command(port, Path(directory), extent), port) as tracker,
+    ):
+        began_at = tracker.cpu_s()
         loading = [sys.executable, "-m", "benchmarks.tracker_udp", "load", port, json.dumps(asdict(extent))]
         with Program(["taskset", "-c", LOAD_CORE, *loading], time_limit_s=TIME_LIMIT_S) as loaded:
-            return Load(**json.loads(loaded.wait_for("{")))
+            seen = Load(**json.loads(loaded.wait_for("{")))
+        return replace(seen, tracker_cpu_s=tracker.cpu_s() - began_at)
 
 
 def table(loads: dict[str, list[Load]]) -> str:
     """Medians, and each beside ours."""
-    medians = {name: statistics.median(load.per_s for load in rounds) for name, rounds in loads.items()}
     lines = [
-        "| tracker | announces/s (median) | all rounds | ours ÷ it | peers in an answer | lost | load's core |",
+        "| tracker | announces/s | a second of its CPU | all rounds | ours ÷ it | peers in an answer | lost |",
         "|---|---|---|---|---|---|---|",
     ]
+    ours_per_cpu_s = statistics.median(load.per_cpu_s for load in loads["p2pnode"])
     for name, rounds in loads.items():
-        each = " ".join(f"{load.per_s:,.0f}" for load in rounds)
-        peers = statistics.mean(load.peers / load.answers for load in rounds)
+        per_s = statistics.median(load.per_s for load in rounds)
+        per_cpu_s = statistics.median(load.per_cpu_s for load in rounds)
+        each = " ".join(f"{load.per_cpu_s:,.0f}" for load in rounds)
+        peers = sum(load.peers for load in rounds) / sum(load.answers for load in rounds)
         lost = sum(load.lost + load.errors for load in rounds)
-        busy = statistics.mean(load.cpu_s / load.seconds for load in rounds)
-        ratio = medians["p2pnode"] / medians[name]
+        ratio = ours_per_cpu_s / per_cpu_s
         lines.append(
-            f"| {name} | {medians[name]:,.0f} | {each} | {ratio:.2f} | {peers:.1f} | {lost} | {busy:.0%} |"
+            f"| {name} | {per_s:,.0f} | {per_cpu_s:,.0f} | {each} | {ratio:.2f} | {peers:.1f} | {lost} |"
         )
     return "\n".join(lines)
 
