@@ -20,7 +20,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from select import EPOLLIN, epoll
@@ -47,6 +48,8 @@ SERVER_CORE: Final = 0
 LOAD_CORE: Final = 1
 SILENCE_S: Final = 0.5  # then what was in flight is taken for lost
 TIME_LIMIT_S: Final = 120.0
+PEERS_AT: Final = 20  # bytes of an answer before them …
+PEER_SIZE: Final = 6  # … and of each
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,13 @@ class Extent:
     """How much is announced, to each tracker in each round."""
 
     seconds: float = 5.0
-    torrents: int = 10_000
-    in_flight: int = 512
-    sockets: int = 512  # each at an address of its own: so many clients
+    torrents: int = 1000
+    peers: int = (
+        50_000  # of all torrents together; who announced once announces again, as in a tracker's daily life
+    )
+    clients: int = (
+        128  # each at an address of its own, with one announce in flight: all fit any socket's buffer
+    )
 
 
 Command = Callable[[int, Path, Extent], list[object]]
@@ -69,16 +76,16 @@ def info_hashes(extent: Extent) -> list[bytes]:
     return [rng.randbytes(20) for _ in range(extent.torrents)]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Load:
     """What the load saw of one tracker."""
 
-    answers: int
-    errors: int
-    lost: int
-    seconds: float
-    peers: int  # in all answers
-    cpu_s: float  # of the load itself
+    answers: int = 0
+    errors: int = 0
+    lost: int = 0
+    peers: int = 0  # in all answers
+    seconds: float = 0.0
+    cpu_s: float = 0.0  # of the load itself
     tracker_cpu_s: float = 0.0
 
     @property
@@ -96,38 +103,44 @@ class Load:
 
 
 class Announcer:
-    """One socket at an address of its own, which keeps so many announces in flight."""
+    """A client at an address of its own, which announces its peers again and again."""
 
-    def __init__(self, number: int, port: int, hashes: Sequence[bytes], numbers: Iterator[int]) -> None:
+    def __init__(self, number: int, port: int, extent: Extent, hashes: Sequence[bytes]) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((f"127.1.{number >> 8}.{number & 255}", 0))
         self.socket.connect(("127.0.0.1", port))
-        self._hashes = hashes
-        self._numbers = numbers
-        self._front, self._tail = self._connect()
+        connection_id = self._connect()
+        peers = range(number, extent.peers, extent.clients)
+        requests = [self._request(connection_id, peer, hashes[peer % len(hashes)]) for peer in peers]
+        self._requests = cycle(requests)
         self.socket.setblocking(False)
         self.in_flight = 0
 
-    def _connect(self) -> tuple[bytes, bytes]:
-        """What every announce begins and ends with."""
+    def _connect(self) -> bytes:
         self.socket.settimeout(SILENCE_S)
         self.socket.send(ConnectRequest(1).encode())
         answer = decode_response(self.socket.recv(2048))
         assert isinstance(answer, ConnectResponse)
-        request = AnnounceRequest(
-            answer.connection_id, 0, bytes(20), bytes(20), 0, 1 << 20, 0, Event.STARTED, 0, 0, 50, 6881
-        )
-        encoded = request.encode()
-        return encoded[:12], encoded[56:]
+        return answer.connection_id
+
+    @staticmethod
+    def _request(connection_id: bytes, peer: int, info_hash: bytes) -> bytes:
+        peer_id, port = b"-BM0001-%012d" % peer, 1024 + peer % 60_000
+        return AnnounceRequest(
+            connection_id, peer, info_hash, peer_id, 0, 1 << 20, 0, Event.STARTED, 0, peer, 50, port
+        ).encode()
 
     def send(self, count: int) -> None:
-        """So many announces: each of a peer that never announced before, to the next torrent."""
-        send, hashes = self.socket.send, self._hashes
-        for _ in range(count):
-            number = next(self._numbers)
-            ids = b"%b%b-BM0001-%012d" % (number.to_bytes(4), hashes[number % len(hashes)], number)
-            send(self._front + ids + self._tail)
+        """So many announces, each of the next peer."""
+        for request in islice(self._requests, count):
+            self.socket.send(request)
         self.in_flight += count
+
+    def send_again(self) -> int:
+        """After a long silence: what is in flight is lost, and as much is sent; how much."""
+        lost, self.in_flight = self.in_flight, 0
+        self.send(lost)
+        return lost
 
     def receive(self) -> Iterator[bytes]:
         """All answers that are there."""
@@ -139,39 +152,55 @@ class Announcer:
             return
 
 
-def load(port: int, extent: Extent) -> Load:
-    """Announce to whatever listens at `port`, without a pause."""
-    hashes = info_hashes(extent)
-    numbers = iter(range(1, 2**32))
-    announcers = [Announcer(number + 1, port, hashes, numbers) for number in range(extent.sockets)]
-    by_descriptor = {announcer.socket.fileno(): announcer for announcer in announcers}
-    polled = epoll()
-    for descriptor in by_descriptor:
-        polled.register(descriptor, EPOLLIN)
-    share = extent.in_flight // extent.sockets
-    answers = errors = lost = peers = 0
-    began_at, cpu_began_at = time.perf_counter(), time.process_time()
-    for announcer in announcers:
-        announcer.send(share)
-    while time.perf_counter() - began_at < extent.seconds:
-        ready = polled.poll(SILENCE_S)
-        for announcer in [by_descriptor[descriptor] for descriptor, _ in ready] or announcers:
-            came = 0
-            for answer in announcer.receive():
-                came += 1
-                if answer[3] == Action.ANNOUNCE:
-                    peers += (len(answer) - 20) // 6
-                else:
-                    errors += 1
-            answers += came
-            if not ready:  # nothing for so long
-                lost += announcer.in_flight
-                came = announcer.in_flight = share
-            announcer.in_flight -= came
-            announcer.send(came)
-    seconds = time.perf_counter() - began_at
-    cpu_s = time.process_time() - cpu_began_at
-    return Load(answers - errors, errors, lost, seconds, peers, cpu_s)
+class Loading:
+    """All announcers at one tracker."""
+
+    def __init__(self, port: int, extent: Extent) -> None:
+        hashes = info_hashes(extent)
+        self._announcers = [Announcer(number, port, extent, hashes) for number in range(extent.clients)]
+        self._by_descriptor = {each.socket.fileno(): each for each in self._announcers}
+        self._polled = epoll()
+        for descriptor in self._by_descriptor:
+            self._polled.register(descriptor, EPOLLIN)
+        for announcer in self._announcers:
+            announcer.send(1)
+
+    def run(self, is_enough: Callable[[Load], bool]) -> Load:
+        """Announce without a pause until it is enough."""
+        seen = Load()
+        began_at, cpu_began_at = time.perf_counter(), time.process_time()
+        while not is_enough(seen):
+            ready = self._polled.poll(SILENCE_S)
+            for descriptor, _ in ready:
+                announcer = self._by_descriptor[descriptor]
+                announcer.send(self._receive(announcer, seen))
+            if not ready:
+                seen.lost += sum(announcer.send_again() for announcer in self._announcers)
+            seen.seconds = time.perf_counter() - began_at
+        seen.cpu_s = time.process_time() - cpu_began_at
+        return seen
+
+    @staticmethod
+    def _receive(announcer: Announcer, seen: Load) -> int:
+        """Takes in the answers that are there; how many."""
+        came = 0
+        for answer in announcer.receive():
+            came += 1
+            if answer[3] == Action.ANNOUNCE:
+                seen.answers += 1
+                seen.peers += (len(answer) - PEERS_AT) // PEER_SIZE
+            else:
+                seen.errors += 1
+        announcer.in_flight -= came
+        return came
+
+
+def load(port: int, extent: Extent) -> None:
+    """Announce to whatever listens at `port`: once each peer, and then what is measured."""
+    loading = Loading(port, extent)
+    loading.run(lambda seen: seen.answers + seen.errors >= extent.peers)
+    print("warm", flush=True)
+    print(json.dumps(asdict(loading.run(lambda seen: seen.seconds >= extent.seconds))), flush=True)
 
 
 # -- the trackers ------------------------------------------------------------------------------------------
@@ -273,11 +302,13 @@ def measure(command: Command, extent: Extent) -> Load:
         tempfile.TemporaryDirectory() as directory,
         running(command(port, Path(directory), extent), port) as tracker,
     ):
-        began_at = tracker.cpu_s()
         loading = [sys.executable, "-m", "benchmarks.tracker_udp", "load", port, json.dumps(asdict(extent))]
         with Program(["taskset", "-c", LOAD_CORE, *loading], time_limit_s=TIME_LIMIT_S) as loaded:
+            loaded.wait_for("warm")
+            began_at = tracker.cpu_s()
             seen = Load(**json.loads(loaded.wait_for("{")))
-        return replace(seen, tracker_cpu_s=tracker.cpu_s() - began_at)
+            seen.tracker_cpu_s = tracker.cpu_s() - began_at
+            return seen
 
 
 def table(loads: dict[str, list[Load]]) -> str:
@@ -311,7 +342,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=Extent.seconds)
     parser.add_argument("--torrents", type=int, default=Extent.torrents)
-    parser.add_argument("--in-flight", type=int, default=Extent.in_flight)
+    parser.add_argument("--peers", type=int, default=Extent.peers)
+    parser.add_argument("--clients", type=int, default=Extent.clients)
     return parser.parse_args(arguments)
 
 
@@ -322,13 +354,13 @@ def main(arguments: Sequence[str]) -> None:
         case ["forge", count]:
             print(json.dumps(forge(int(count))))
         case ["load", port, extent]:
-            print(json.dumps(asdict(load(int(port), Extent(**json.loads(extent))))))
+            load(int(port), Extent(**json.loads(extent)))
         case _:
             compare(parse(arguments))
 
 
 def compare(options: argparse.Namespace) -> None:
-    extent = Extent(options.seconds, options.torrents, options.in_flight, min(options.in_flight, 512))
+    extent = Extent(options.seconds, options.torrents, options.peers, options.clients)
     commands: dict[str, Command] = {"p2pnode": ours}
     if options.npm:
         commands["bittorrent-tracker (npm)"] = npm(options.npm.absolute())
