@@ -11,12 +11,11 @@ import trio
 
 from p2pnode import config
 from p2pnode.errors import Busy, Refused
-from p2pnode.tracker.addresses import network_of
 from p2pnode.tracker.announces import Announce, AnnounceAnswer, AnnounceEvent, SwarmCounts
 from p2pnode.tracker.memory_store import MemoryStore
 from p2pnode.tracker.peer_store import PeerStore, StoreLimits
 from p2pnode.tracker.policy import Admission, Haste, Pace, PaceLimits
-from p2pnode.tracker.registry import Registry, RegistryLimits
+from p2pnode.tracker.registry import Registry, RegistryLimits, place_of
 
 __all__ = ["Language", "Tracker", "TrackerOptions"]
 
@@ -127,8 +126,8 @@ class Tracker:
     def _haste(self, announce: Announce, now: float) -> Haste:
         if self._pace is None or announce.event is AnnounceEvent.STOPPED:
             return Haste.NONE
-        network = network_of(announce.source[0]).encode()
-        return self._pace.note(announce.info_hash, announce.peer_id, network, now)
+        place = place_of(announce.source[0])
+        return self._pace.note(announce.info_hash, announce.peer_id, place.network if place else b"", now)
 
     def _interval_s(self, language: Language) -> int:
         return config.TRACKER_JSON_INTERVAL_S if language is Language.JSON else self.options.interval_s

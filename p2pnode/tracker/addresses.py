@@ -49,6 +49,8 @@ class Reach(Enum):
     SITE = auto()  # private networks, and those of carriers and VPNs (100.64.0.0/10)
     WORLD = auto()
 
+    __hash__ = object.__hash__  # as good as Enum's own, and not written in Python: every announce needs a few
+
 
 _NEAR: Final = frozenset({Reach.MACHINE, Reach.SITE})
 

@@ -34,6 +34,7 @@ __all__ = ["MemoryStore"]
 _SECONDS: Final = 4096  # rings of the clock; who expires later is looked at once in so long
 _TRIES: Final = 8  # peers of which the one whose network has most makes room
 _RINGS_MIN: Final = 2**16  # so that few networks share one
+_NOT_FOUND: Final = (0, b""), (0, 0)
 _HASH_MASK: Final = 0xFFFFFFFF
 
 # A group, besides `GROUP_V6`: what decides which peers are drawn, and which are counted.
@@ -86,6 +87,7 @@ class MemoryStore:
             self._pool, position, self._network, self._key, self._expires_at, self._looked_at,
             self._by_id.following, *self._by_network.columns, *self._by_share.columns, *self._by_second.columns,
         )  # fmt: skip
+        self._found = _NOT_FOUND  # who was found last: he who speaks is asked for again
         self._swept = 0  # seconds; the rings of all until then are done
         self.evicted = 0
 
@@ -107,9 +109,9 @@ class MemoryStore:
         network = hash(record.network) & _HASH_MASK
         torrent = self._torrents.find(record.info_hash)
         known = self._find(torrent, record.peer_id)
-        if any(self._is_others(slot, network, record.key) for slot in known):
+        if self._is_others(known[0], network, record.key) or self._is_others(known[1], network, record.key):
             return False
-        is_download = completed and not any(self._is_seed(slot) for slot in known)
+        is_download = completed and not any(map(self._is_seed, known))
         slot = known[family]
         is_new_here = not slot or self._network[slot] != network
         if is_new_here and self._make_room(torrent, network):  # perhaps of what was found above
@@ -140,6 +142,7 @@ class MemoryStore:
         slot = self._slots.take()
         self._enter_pool(slot, torrent, _group_of(record) | has_twin * _TWIN, record.address, record.peer_id)
         self._by_id.add(hash((torrent, record.peer_id)), slot)
+        self._found = _NOT_FOUND
         self._enter_network(slot, torrent, network)
         self._expires_at[slot] = self._looked_at[slot] = 0
         self._by_second.add(0, slot)
@@ -169,6 +172,7 @@ class MemoryStore:
             self._pools.peer_id(slot),
         )
         self._by_id.remove(hash((torrent, peer_id)), slot)
+        self._found = _NOT_FOUND
         self._by_second.remove(self._looked_at[slot], slot)
         self._leave_network(slot, torrent)
         self._leave_pool(slot)
@@ -188,28 +192,30 @@ class MemoryStore:
 
     # -- who is who ----------------------------------------------------------------------------------------
 
-    def _find(self, torrent: int, peer_id: bytes) -> list[int]:
+    def _find(self, torrent: int, peer_id: bytes) -> tuple[int, int]:
         """The slots of a peer's addresses, IPv4 and IPv6; 0 where it has none."""
-        found = [0, 0]
-        if torrent:
-            pools, following = self._pools, self._by_id.following
-            slot = self._by_id.first(hash((torrent, peer_id)))
-            while slot:
-                pool = self._pool[slot]
-                if pools.torrents[pool] == torrent and pools.peer_id(slot) == peer_id:
-                    found[pools.groups[pool] & GROUP_V6] = slot
-                slot = following[slot]
-        return found
+        if self._found[0] == (torrent, peer_id):
+            return self._found[1]
+        v4 = v6 = 0
+        pools, following = self._pools, self._by_id.following
+        slot = self._by_id.first(hash((torrent, peer_id)))
+        while slot:
+            pool = self._pool[slot]
+            if pools.torrents[pool] == torrent and pools.peer_id(slot) == peer_id:
+                if pools.groups[pool] & GROUP_V6:
+                    v6 = slot
+                else:
+                    v4 = slot
+            slot = following[slot]
+        self._found = (torrent, peer_id), (v4, v6)
+        return v4, v6
 
     def _is_others(self, slot: int, network: int, key: int) -> bool:
         """Is this peer in another network than who speaks for it, who has not its key? Slot 0 is nobody's."""
         return slot != 0 and self._network[slot] != network and self._key[slot] not in (0, key)
 
     def _is_seed(self, slot: int) -> bool:
-        return slot != 0 and self._kind(self._pool[slot]) == PeerKind.SEED
-
-    def _kind(self, pool: int) -> int:
-        return self._pools.groups[pool] >> _KIND & _TWO_BITS
+        return slot != 0 and self._pools.groups[self._pool[slot]] >> _KIND & _TWO_BITS == PeerKind.SEED
 
     def _enter_network(self, slot: int, torrent: int, network: int) -> None:
         self._network[slot] = network
@@ -261,9 +267,10 @@ class MemoryStore:
             return SwarmCounts(0, 0, 0)
         complete = incomplete = 0
         for pool in self._pools_of(torrent):
-            if self._pools.groups[pool] & _TWIN:
+            group = self._pools.groups[pool]
+            if group & _TWIN:
                 continue
-            if self._kind(pool) == PeerKind.SEED:
+            if group >> _KIND & _TWO_BITS == PeerKind.SEED:
                 complete += self._pools.counts[pool]
             else:
                 incomplete += self._pools.counts[pool]
@@ -274,32 +281,32 @@ class MemoryStore:
 
         Of each pool so many are drawn as are due to it: the same share of each, and chance decides the fractions.
         """
-        torrent = self._torrents.find(info_hash)
+        torrent, pools = self._torrents.find(info_hash), self._pools
         groups = _groups_of(wanted.kinds, wanted.reaches, wanted.address_sizes)
         own = {self._pool[slot]: slot for slot in self._find(torrent, wanted.without) if slot}
         fit = [
-            (pool, self._pools.counts[pool] - (pool in own))
+            (pool, pools.counts[pool] - (pool in own))
             for pool in self._pools_of(torrent)
-            if self._pools.groups[pool] in groups
+            if pools.groups[pool] in groups
         ]
-        total = sum(count for _, count in fit)
+        total = sum([size for _, size in fit])
         count = min(wanted.count, total)
         chance = int(self._random() * total)
+        v4, v6, v4_ids, v6_ids = bytearray(), bytearray(), bytearray(), bytearray()
         passed = drawn = 0
-        v4: list[tuple[bytes, bytes]] = []
-        v6: list[tuple[bytes, bytes]] = []
         for pool, size in fit:
             passed += size
-            due = (passed * count + chance) // total if total else 0
+            due = (passed * count + chance) // total if size else drawn
             if due > drawn:
-                family = v6 if self._pools.groups[pool] & GROUP_V6 else v4
-                family.append(self._pools.draw(pool, due - drawn, own.get(pool, 0)))
-            drawn = due
-        return PeerList(
-            b"".join(addresses for addresses, _ in v4),
-            b"".join(addresses for addresses, _ in v6),
-            b"".join(peer_ids for _, peer_ids in v4 + v6),
-        )
+                addresses, peer_ids = pools.draw(pool, due - drawn, own.get(pool, 0))
+                if pools.groups[pool] & GROUP_V6:
+                    v6 += addresses
+                    v6_ids += peer_ids
+                else:
+                    v4 += addresses
+                    v4_ids += peer_ids
+                drawn = due
+        return PeerList(bytes(v4), bytes(v6), bytes(v4_ids + v6_ids))
 
     # -- room ----------------------------------------------------------------------------------------------
 

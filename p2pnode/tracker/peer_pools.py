@@ -4,8 +4,8 @@ A pool holds peers of one torrent and one group: alike in all that decides who i
 order, and stay so: a new one takes the place of any, which goes to the end; the last one takes the place of one that
 goes. So any run of them is a fair draw, and nobody chooses his neighbours.
 
-Rows lie in extents of 1, 2, 4 … 64. A pool of up to 64 has one, the smallest that holds it; a larger one has as many
-of 64 as it needs.
+Rows lie in extents of 1, 2, 4 … 256. A pool of up to 256 has one, the smallest that holds it; a larger one has as many
+of 256 as it needs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["GROUP_V6", "PeerPools"]
 GROUP_V6: Final = 1
 """The bit of a group's number that says how large its addresses are; the others mean nothing here."""
 
-_PAGE_ORDER: Final = 6
+_PAGE_ORDER: Final = 8
 _PAGE: Final = 1 << _PAGE_ORDER
 _IN_PAGE: Final = _PAGE - 1
 
@@ -147,7 +147,7 @@ class PeerPools:
         """Whose row is at a position; which one that is, is chance."""
         return self._rows(pool).slots[self._row(pool, position)]
 
-    def draw(self, pool: int, count: int, without: int = 0) -> tuple[bytes, bytes]:
+    def draw(self, pool: int, count: int, without: int = 0) -> tuple[bytearray, bytearray]:
         """Addresses and ids of `count` peers by chance, never the one in the slot `without`; so many there must be."""
         total = self.counts[pool]
         start = int(self._random() * total)
@@ -156,23 +156,23 @@ class PeerPools:
         addresses, peer_ids = self._read(pool, start, count + 1)
         place = min((self._position_of[without] - start) % total, count)
         size = self._rows(pool).address_size
-        return (
-            addresses[: place * size] + addresses[(place + 1) * size :],
-            peer_ids[: place * PEER_ID_SIZE] + peer_ids[(place + 1) * PEER_ID_SIZE :],
-        )
+        del addresses[place * size : (place + 1) * size]
+        del peer_ids[place * PEER_ID_SIZE : (place + 1) * PEER_ID_SIZE]
+        return addresses, peer_ids
 
-    def _read(self, pool: int, start: int, count: int) -> tuple[bytes, bytes]:
+    def _read(self, pool: int, start: int, count: int) -> tuple[bytearray, bytearray]:
         """So many from a position on, and from the first again after the last."""
-        total, pages, rows = self.counts[pool], self._pages.get(pool), self._rows(pool)
-        read: list[tuple[bytearray, bytearray]] = []
-        while count:
-            here = min(count, total - start)
-            if pages is not None:
-                here = min(here, _PAGE - (start & _IN_PAGE))
-            read.append(rows.read(self._row(pool, start), here))
-            count -= here
+        total, rows = self.counts[pool], self._rows(pool)
+        here = min(count, total - start, _PAGE - (start & _IN_PAGE))
+        addresses, peer_ids = rows.read(self._row(pool, start), here)
+        while here < count:
             start = (start + here) % total
-        return b"".join(addresses for addresses, _ in read), b"".join(peer_ids for _, peer_ids in read)
+            count -= here
+            here = min(count, total - start, _PAGE - (start & _IN_PAGE))
+            more_addresses, more_ids = rows.read(self._row(pool, start), here)
+            addresses += more_addresses
+            peer_ids += more_ids
+        return addresses, peer_ids
 
     def _rows(self, pool: int) -> _Rows:
         return self._v6 if self.groups[pool] & GROUP_V6 else self._v4

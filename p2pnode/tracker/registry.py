@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 from p2pnode import config
 from p2pnode.errors import Refused
-from p2pnode.tracker.addresses import Reach, network_of, reach_of
+from p2pnode.tracker.addresses import Reach, reach_of
 from p2pnode.tracker.announces import (
     PEER_ID_SIZE,
     V4_SIZE,
@@ -27,7 +27,7 @@ from p2pnode.tracker.announces import (
 )
 from p2pnode.tracker.peer_store import PeerKind, PeerRecord, PeerStore, Wanted
 
-__all__ = ["Registry", "RegistryLimits"]
+__all__ = ["Place", "Registry", "RegistryLimits", "place_of"]
 
 _INFO_HASH_SIZE: Final = 20
 _PEER_ID_SIZE_MAX: Final = 64
@@ -59,24 +59,26 @@ class RegistryLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """A host in the forms that are needed of it, as they are found once."""
 
     packed: bytes  # 4 or 16
     reach: Reach
-    network: bytes
+    network: bytes  # what one customer has: an IPv4 address, or the 2**64 addresses of an IPv6 network
 
 
 @lru_cache(maxsize=config.NODES_MAX)
-def _place_of(host: str) -> _Place | None:
-    """None for what is no address in digits."""
+def place_of(host: str) -> Place | None:
+    """None for what is no address in digits; IPv4 in IPv6 clothes is IPv4."""
     try:
         ip = ip_address(host)
     except ValueError:
         return None
-    if not isinstance(ip, IPv4Address) and ip.ipv4_mapped is not None:
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped is None:
+            return Place(ip.packed, reach_of(host), ip.packed[:8])
         ip = ip.ipv4_mapped
-    return _Place(ip.packed, reach_of(host), network_of(host).encode())
+    return Place(ip.packed, reach_of(host), ip.packed)
 
 
 class Registry:
@@ -138,19 +140,19 @@ class Registry:
             "peers_evicted": self._store.evicted,
         }
 
-    def _told(self, announce: Announce, seen: _Place) -> _Place:
+    def _told(self, announce: Announce, seen: Place) -> Place:
         """Where others are told that the peer is."""
         if announce.claimed_host is not None and self._limits.trust_claimed_hosts:
-            return _place_of(announce.claimed_host) or seen
+            return place_of(announce.claimed_host) or seen
         return seen
 
     def _answer(self, info_hash: bytes, peers: PeerList, interval_s: int) -> AnnounceAnswer:
         return AnnounceAnswer(interval_s, interval_s // 2, self._store.counts(info_hash), peers)
 
 
-def _checked(announce: Announce) -> _Place:
+def _checked(announce: Announce) -> Place:
     """Where an announce comes from; `Refused` if no peer can have sent it."""
-    place = _place_of(announce.source[0])
+    place = place_of(announce.source[0])
     if place is None:
         raise Refused("your address is not known")
     if len(announce.info_hash) != _INFO_HASH_SIZE:

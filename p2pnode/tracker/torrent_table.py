@@ -19,6 +19,7 @@ class TorrentTable:
         """For about `count` torrents."""
         self._chains = Chains(count)
         self._hashes = bytearray()
+        self._found = b"", 0  # what was found last: an answer asks for one torrent again and again
         self.downloads = column()  # by torrent: how often one was announced
         self.first_pool = column()  # by torrent; 0: it has none
         self._slots = Slots(self._chains.following, self.downloads, self.first_pool)
@@ -28,10 +29,14 @@ class TorrentTable:
 
     def find(self, info_hash: bytes) -> int:
         """0 if it is not in."""
+        if self._found[0] == info_hash:
+            return self._found[1]
         following, hashes = self._chains.following, self._hashes
         torrent = self._chains.first(hash(info_hash))
         while torrent and hashes[torrent * _HASH_SIZE : (torrent + 1) * _HASH_SIZE] != info_hash:
             torrent = following[torrent]
+        if torrent:
+            self._found = info_hash, torrent
         return torrent
 
     def add(self, info_hash: bytes) -> int:
@@ -47,6 +52,7 @@ class TorrentTable:
 
     def remove(self, torrent: int) -> None:
         """Forget one that has no pools any more."""
+        self._found = b"", 0
         self._chains.remove(hash(self.info_hash(torrent)), torrent)
         self._slots.give_back(torrent)
 

@@ -104,7 +104,7 @@ class PeerStoreConformance:
         assert store.remove(HASH, peer_id(2), record(2).network)
         assert (store.peers, store.torrents) == (0, 0)
 
-    @pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 128, 129, 300])
+    @pytest.mark.parametrize("count", [1, 2, 3, 33, 256, 257, 600])
     def test_torrents_of_any_size_grow_and_shrink(self, store: PeerStore, count: int) -> None:
         numbers = list(range(count))
         put_all(store, map(record, numbers))
@@ -113,7 +113,8 @@ class PeerStoreConformance:
         while numbers:
             gone = numbers.pop()
             assert store.remove(HASH, peer_id(gone), record(gone).network)
-            assert drawn(store) == set(numbers)
+            if len(numbers) < 10 or len(numbers) % 16 == 0:
+                assert drawn(store) == set(numbers)
         put_all(store, map(record, range(count)))
         assert drawn(store) == set(range(count))
 
@@ -208,13 +209,13 @@ class PeerStoreConformance:
         assert drawn(store, replace(ANYBODY, without=peer_id(3))) == {1, 2, 4, 5}
         assert drawn(store, replace(ANYBODY, kinds=())) == set()
 
-    @pytest.mark.parametrize("size", [10, 64, 150])
+    @pytest.mark.parametrize("size", [10, 64, 1100])
     @pytest.mark.parametrize("asker", [3, 1000])
     def test_as_many_are_drawn_as_are_wanted(self, store: PeerStore, size: int, asker: int) -> None:
         for number in range(size):
             put_all(store, [replace(record(number, v6=number % 5 == 0), kind=PeerKind(number % 3))])
         others = set(range(size)) - {asker}
-        for count in [0, 1, 7, 64, 149, 150, 151]:
+        for count in [0, 1, 7, 64, 500, 1099, 1100, 1101]:
             for _ in range(5):
                 few = drawn(store, replace(ANYBODY, count=count, without=peer_id(asker)))
                 assert few <= others
