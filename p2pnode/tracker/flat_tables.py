@@ -6,6 +6,7 @@ A row has a number, its slot. Slot 0 is nobody's, and its row all zero: memory t
 from __future__ import annotations
 
 from array import array
+from mmap import mmap
 from typing import Final
 
 __all__ = ["Chains", "Rings", "Slots", "cells", "column", "power_of_two"]
@@ -19,8 +20,8 @@ def column() -> array[int]:
 
 
 def cells(count: int) -> memoryview[int]:
-    """As many numbers of 32 bits, all zero. Those that are never written take no memory."""
-    return memoryview(bytearray(4 * count)).cast("I")
+    """As many numbers of 32 bits, all zero. Where none was written yet, they take no memory."""
+    return memoryview(mmap(-1, 4 * count)).cast("I")
 
 
 def power_of_two(count: int) -> int:

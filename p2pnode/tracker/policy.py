@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Set
 from dataclasses import dataclass
 from enum import IntEnum
@@ -15,7 +16,7 @@ from p2pnode.errors import Refused
 
 __all__ = ["Admission", "Haste", "Pace", "PaceLimits"]
 
-_CELLS: Final = 2**20  # 16 bytes each, as far as they are used
+_CELLS: Final = 2**16  # a dozen peers that keep their intervals fit into each
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,13 @@ class Pace:
     """How often each has announced of late.
 
     Of each, one number is kept: when he will have regained all. Its cell is found by a hash whose key nobody else
-    knows (Python's, of bytes), so that nobody can choose whom he shares it with.
+    knows (Python's, of bytes), so that nobody can choose whom he shares it with. Those who share one regain together.
     """
 
     def __init__(self, limits: PaceLimits | None = None) -> None:
         self._limits = limits or PaceLimits()
-        # Untouched pages of a bytearray take no memory.
-        self._by_peer = memoryview(bytearray(8 * _CELLS)).cast("d")
-        self._by_network = memoryview(bytearray(8 * _CELLS)).cast("d")
+        self._by_peer = array("d", bytes(8 * _CELLS))
+        self._by_network = array("d", bytes(8 * _CELLS))
 
     def note(self, info_hash: bytes, peer_id: bytes, network: bytes, now: float) -> Haste:
         """Somebody announces now. Who is not heard loses nothing more by it: he is heard again in time."""
@@ -87,7 +87,7 @@ class Pace:
         )
 
 
-def _note(cells: memoryview[float], number: int, burst: int, regained_s: float, now: float) -> Haste:
+def _note(cells: array[float], number: int, burst: int, regained_s: float, now: float) -> Haste:
     """The generic cell rate algorithm (ITU-T I.371), with two bursts."""
     cell = number % _CELLS
     regained_at = max(cells[cell], now) + regained_s
