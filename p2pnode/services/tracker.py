@@ -107,10 +107,14 @@ class Tracker:
     async def run(self) -> None:
         """Forget whoever does not come back, until cancelled."""
         while True:
-            if self._registry.expire(self._clock()) < config.TRACKER_EXPIRY_BATCH:
-                await trio.sleep(config.TRACKER_EXPIRY_INTERVAL_S)
-            else:
-                await trio.lowlevel.checkpoint()
+            await trio.sleep(self.expire())
+
+    def expire(self) -> float:
+        """Forget some of those who did not come back; gives after how many seconds to look again."""
+        now = self._clock()
+        self._registry.expire(now)
+        deadline = self._registry.next_deadline()
+        return config.TRACKER_EXPIRY_INTERVAL_S if deadline is None else max(0.0, deadline - now)
 
     @property
     def statistics(self) -> dict[str, int | float]:

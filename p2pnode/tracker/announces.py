@@ -17,9 +17,9 @@ __all__ = [
     "Announce",
     "AnnounceAnswer",
     "AnnounceEvent",
-    "PeerList",
     "SwarmCounts",
     "SwarmPeer",
+    "SwarmPeers",
 ]
 
 PEER_ID_SIZE: Final = 20
@@ -68,7 +68,7 @@ class SwarmPeer:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerList(Sequence[SwarmPeer]):
+class SwarmPeers(Sequence[SwarmPeer]):
     """Peers, IPv4 first, kept as they go over the wire: most answers need no more than that."""
 
     compact_v4: bytes = b""  # 6 for each (BEP 23)
@@ -76,7 +76,7 @@ class PeerList(Sequence[SwarmPeer]):
     peer_ids: bytes = b""  # 20 for each, in the same order
 
     @classmethod
-    def of(cls, peers: Iterable[SwarmPeer]) -> PeerList:
+    def of(cls, peers: Iterable[SwarmPeer]) -> SwarmPeers:
         """The same peers, packed."""
         packed = [(ip_address(one.host).packed + one.port.to_bytes(2), one.peer_id) for one in peers]
         v4 = [one for one in packed if len(one[0]) == V4_SIZE]
@@ -128,4 +128,4 @@ class AnnounceAnswer:
     interval_s: int
     interval_min_s: int
     counts: SwarmCounts
-    peers: PeerList
+    peers: SwarmPeers

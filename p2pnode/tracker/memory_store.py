@@ -23,7 +23,7 @@ from typing import Final
 
 from p2pnode import config
 from p2pnode.tracker.addresses import Reach
-from p2pnode.tracker.announces import V6_SIZE, PeerList, SwarmCounts
+from p2pnode.tracker.announces import V6_SIZE, SwarmCounts, SwarmPeers
 from p2pnode.tracker.flat_tables import Chains, Rings, Slots, column
 from p2pnode.tracker.peer_pools import GROUP_V6, PeerPools
 from p2pnode.tracker.peer_store import PeerKind, PeerRecord, StoreLimits, Wanted
@@ -276,7 +276,7 @@ class MemoryStore:
                 incomplete += self._pools.counts[pool]
         return SwarmCounts(complete, incomplete, self._torrents.downloads[torrent])
 
-    def draw(self, info_hash: bytes, wanted: Wanted) -> PeerList:
+    def draw(self, info_hash: bytes, wanted: Wanted) -> SwarmPeers:
         """Peers by chance, each as likely as any other.
 
         Of each pool so many are drawn as are due to it: the same share of each, and chance decides the fractions.
@@ -306,7 +306,7 @@ class MemoryStore:
                     v4 += addresses
                     v4_ids += peer_ids
                 drawn = due
-        return PeerList(bytes(v4), bytes(v6), bytes(v4_ids + v6_ids))
+        return SwarmPeers(bytes(v4), bytes(v6), bytes(v4_ids + v6_ids))
 
     # -- room ----------------------------------------------------------------------------------------------
 

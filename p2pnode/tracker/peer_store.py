@@ -12,7 +12,7 @@ from typing import Protocol
 
 from p2pnode import config
 from p2pnode.tracker.addresses import Reach
-from p2pnode.tracker.announces import PeerList, SwarmCounts
+from p2pnode.tracker.announces import SwarmCounts, SwarmPeers
 
 __all__ = ["PeerKind", "PeerRecord", "PeerStore", "StoreLimits", "Wanted"]
 
@@ -91,7 +91,7 @@ class PeerStore(Protocol):
     def counts(self, info_hash: bytes) -> SwarmCounts:
         """How many there are, each peer once. The downloads are forgotten with the last peer."""
 
-    def draw(self, info_hash: bytes, wanted: Wanted) -> PeerList:
+    def draw(self, info_hash: bytes, wanted: Wanted) -> SwarmPeers:
         """Peers by chance, each as likely as any other; the cost does not grow with the swarm."""
 
     def expire(self, now: float) -> int:

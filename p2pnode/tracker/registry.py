@@ -22,8 +22,8 @@ from p2pnode.tracker.announces import (
     Announce,
     AnnounceAnswer,
     AnnounceEvent,
-    PeerList,
     SwarmCounts,
+    SwarmPeers,
 )
 from p2pnode.tracker.peer_store import PeerKind, PeerRecord, PeerStore, Wanted
 
@@ -101,7 +101,7 @@ class Registry:
         key = hash(announce.key) & 0xFFFFFFFF if announce.key else 0
         if announce.event is AnnounceEvent.STOPPED:
             self._store.remove(announce.info_hash, peer_id, place.network, key)
-            return self._answer(announce.info_hash, PeerList(), interval_s)
+            return self._answer(announce.info_hash, SwarmPeers(), interval_s)
         told = self._told(announce, place)
         reach = told.reach if announce.port not in config.PORTS_NEVER_DIALED else Reach.NOWHERE
         address = told.packed + announce.port.to_bytes(2)
@@ -116,7 +116,7 @@ class Registry:
         wanted = Wanted(
             min(numwant, self._limits.numwant_max), _PARTNERS[kind], _VISIBLE[place.reach], sizes, peer_id
         )
-        peers = self._store.draw(announce.info_hash, wanted) if wanted.count > 0 else PeerList()
+        peers = self._store.draw(announce.info_hash, wanted) if wanted.count > 0 else SwarmPeers()
         return self._answer(announce.info_hash, peers, interval_s)
 
     def scrape(self, info_hash: bytes) -> SwarmCounts:
@@ -146,7 +146,7 @@ class Registry:
             return place_of(announce.claimed_host) or seen
         return seen
 
-    def _answer(self, info_hash: bytes, peers: PeerList, interval_s: int) -> AnnounceAnswer:
+    def _answer(self, info_hash: bytes, peers: SwarmPeers, interval_s: int) -> AnnounceAnswer:
         return AnnounceAnswer(interval_s, interval_s // 2, self._store.counts(info_hash), peers)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from random import Random
 
@@ -93,3 +94,18 @@ async def test_peers_that_do_not_come_back_are_forgotten(autojump_clock: trio.te
         await trio.sleep(config.TRACKER_INTERVAL_S)
         assert tracker.statistics["peers"] == tracker.statistics["torrents"] == 0
         nursery.cancel_scope.cancel()
+
+
+def test_T12_the_wall_clock_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    tracker = Tracker(rng=Random(1), clock=lambda: now)
+    for jump_s in (86_400.0, -86_400.0, 86_400.0 * 365 * 50):
+        real = time.time()
+        monkeypatch.setattr(time, "time", lambda real=real, jump_s=jump_s: real + jump_s)
+        now += 900.0
+        ask(tracker, A)
+        assert tracker.expire() > 0
+        assert len(ask(tracker, B).peers) == 1
+    now += config.TRACKER_INTERVAL_S + config.TRACKER_GRACE_S + 1
+    tracker.expire()
+    assert tracker.statistics["peers"] == 0

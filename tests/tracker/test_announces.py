@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from p2pnode.tracker.announces import PeerList, SwarmPeer
+from p2pnode.tracker.announces import SwarmPeer, SwarmPeers
 
 V4 = [SwarmPeer(bytes([n]) * 20, f"8.8.4.{n}", 6881 + n) for n in range(3)]
 V6 = [SwarmPeer(bytes([n]) * 20, f"2600::{n}", 6881 + n) for n in range(7, 9)]
 
 
 def test_peers_are_packed_and_unpacked_alike() -> None:
-    peers = PeerList.of([V6[0], *V4, V6[1]])
+    peers = SwarmPeers.of([V6[0], *V4, V6[1]])
     assert list(peers) == V4 + V6
     assert [peers[place] for place in range(5)] == V4 + V6
     assert peers[-1] == V6[1]
@@ -23,13 +23,13 @@ def test_peers_are_packed_and_unpacked_alike() -> None:
 
 
 def test_peers_are_as_they_go_over_the_wire() -> None:
-    peers = PeerList.of([V4[1], V6[0]])
+    peers = SwarmPeers.of([V4[1], V6[0]])
     assert peers.compact_v4 == bytes([8, 8, 4, 1]) + (6882).to_bytes(2)
     assert peers.compact_v6 == bytes.fromhex("2600") + bytes(13) + b"\7" + (6888).to_bytes(2)
     assert peers.peer_ids == V4[1].peer_id + V6[0].peer_id
 
 
 def test_no_peers_are_a_list_too() -> None:
-    assert list(PeerList()) == []
-    assert not PeerList()
-    assert PeerList.of([]) == PeerList()
+    assert list(SwarmPeers()) == []
+    assert not SwarmPeers()
+    assert SwarmPeers.of([]) == SwarmPeers()
