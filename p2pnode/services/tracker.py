@@ -107,7 +107,8 @@ class Tracker:
     async def run(self) -> None:
         """Forget whoever does not come back, until cancelled."""
         while True:
-            await trio.sleep(self.expire())
+            wait_s = self.expire()
+            await trio.sleep(wait_s)
 
     def expire(self) -> float:
         """Forget some of those who did not come back; gives after how many seconds to look again."""
