@@ -44,13 +44,16 @@ from p2pnode.wire.tracker_udp import (
     ScrapeCounts,
     ScrapeRequest,
     ScrapeResponse,
-    decode_request,
 )
 
 __all__ = ["UdpTracker"]
 
 _LANGUAGE: Final = Language.UDP.value
-_KINDS: Final[dict[int, str]] = {Action.ANNOUNCE: "announce", Action.SCRAPE: "scrape"}
+_KINDS: Final[dict[int, str]] = {
+    Action.CONNECT: "connect",
+    Action.ANNOUNCE: "announce",
+    Action.SCRAPE: "scrape",
+}
 _EVENTS: Final[dict[int, AnnounceEvent]] = {
     Event.NONE: AnnounceEvent.NONE,
     Event.COMPLETED: AnnounceEvent.COMPLETED,
@@ -78,7 +81,7 @@ class UdpTracker:
         self._tracker = tracker
         self._log = request_log
         self._ids = ConnectionIds(secret or secrets.token_bytes(32))
-        self._refusals: TokenBucket | None = None  # filled from the first request on
+        self._refusals = TokenBucket(config.UDP_REFUSALS_PER_S, config.UDP_REFUSALS_BURST, now=0.0)
 
     async def serve(
         self,
@@ -128,15 +131,13 @@ class UdpTracker:
         except RemoteProtocolError:
             kind, outcome, response = "other", "malformed", None
         else:
+            kind = _KINDS.get(header.action, "other")
             if header.action == Action.CONNECT:
-                kind = "connect"
                 outcome, response = self._connect(header, source, now)
+            elif self._ids.accepts(header.connection_id, source[0], now):
+                outcome, response = self._answer_proven(header, datagram, source)
             else:
-                kind = _KINDS.get(header.action, "other")
-                if self._ids.accepts(header.connection_id, source[0], now):
-                    outcome, response = self._answer_proven(datagram, header.transaction_id, source)
-                else:
-                    outcome, response = "unproven", self._refuse(datagram, header.transaction_id, now)
+                outcome, response = "unproven", self._refuse(header, datagram, now)
         self._log.note(_LANGUAGE, kind, source, time.perf_counter() - began_at, outcome)
         return response
 
@@ -145,32 +146,29 @@ class UdpTracker:
             return "malformed", None
         return "ok", ConnectResponse(header.transaction_id, self._ids.issue(source[0], now)).encode()
 
-    def _refuse(self, datagram: bytes, transaction_id: int, now: float) -> bytes | None:
+    def _refuse(self, header: RequestHeader, datagram: bytes, now: float) -> bytes | None:
         """Who holds an id of before a restart, or of another host, is told; but no more than he sent, nor often."""
-        refusal = ErrorResponse(transaction_id, "connect again").encode()
-        if self._refusals is None:
-            self._refusals = TokenBucket(config.UDP_REFUSALS_PER_S, config.UDP_REFUSALS_BURST, now - 1)
+        refusal = ErrorResponse(header.transaction_id, "connect again").encode()
         if len(refusal) > len(datagram) or self._refusals.ready_at(1, now) > now:
             return None
         self._refusals.take(1, now)
         return refusal
 
     def _answer_proven(
-        self, datagram: bytes, transaction_id: int, source: Address
+        self, header: RequestHeader, datagram: bytes, source: Address
     ) -> tuple[str, bytes | None]:
         try:
-            request = decode_request(datagram)
+            request = header.decode_rest(datagram)
             if isinstance(request, AnnounceRequest):
                 return "ok", self._announce(request, source).encode()
-            if isinstance(request, ScrapeRequest):
-                return "ok", self._scrape(request).encode()
+            assert isinstance(request, ScrapeRequest)  # a connect proves nothing, and was answered as such
+            return "ok", self._scrape(request).encode()
         except Busy:
             return "flood", None
         except Refused as error:
-            return "refused", ErrorResponse(transaction_id, str(error)).encode()
+            return "refused", ErrorResponse(header.transaction_id, str(error)).encode()
         except RemoteProtocolError as error:
-            return "malformed", ErrorResponse(transaction_id, str(error)).encode()
-        return "malformed", None
+            return "malformed", ErrorResponse(header.transaction_id, str(error)).encode()
 
     def _announce(self, request: AnnounceRequest, source: Address) -> AnnounceResponse:
         is_ipv6 = ":" in source[0]

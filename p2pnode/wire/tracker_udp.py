@@ -98,6 +98,16 @@ class RequestHeader(NamedTuple):
             raise RemoteProtocolError(f"no request to a tracker has {len(datagram)} bytes")
         return cls._make(_REQUEST.unpack_from(datagram))
 
+    def decode_rest(self, datagram: bytes) -> Request:
+        """The request that this is the header of. `RemoteProtocolError` with a text for who sent it."""
+        if self.action == Action.ANNOUNCE:
+            return _decode_announce(datagram, self.connection_id, self.transaction_id)
+        if self.action == Action.SCRAPE:
+            return _decode_scrape(datagram, self.connection_id, self.transaction_id)
+        if self.action == Action.CONNECT and self.connection_id == PROTOCOL_ID:
+            return ConnectRequest(self.transaction_id)
+        raise RemoteProtocolError("neither connect, announce nor scrape")
+
 
 class ConnectRequest(NamedTuple):
     """I am where this packet says it comes from: send me an id to prove it."""
@@ -156,14 +166,7 @@ Request = ConnectRequest | AnnounceRequest | ScrapeRequest
 
 def decode_request(datagram: bytes) -> Request:
     """What a client sent. `RemoteProtocolError` with a text for that client."""
-    connection_id, action, transaction_id = RequestHeader.decode(datagram)
-    if action == Action.ANNOUNCE:
-        return _decode_announce(datagram, connection_id, transaction_id)
-    if action == Action.SCRAPE:
-        return _decode_scrape(datagram, connection_id, transaction_id)
-    if action == Action.CONNECT and connection_id == PROTOCOL_ID:
-        return ConnectRequest(transaction_id)
-    raise RemoteProtocolError("neither connect, announce nor scrape")
+    return RequestHeader.decode(datagram).decode_rest(datagram)
 
 
 def _decode_announce(datagram: bytes, connection_id: bytes, transaction_id: int) -> AnnounceRequest:
