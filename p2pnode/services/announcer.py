@@ -82,7 +82,7 @@ class TorrentAnnouncer:
         nursery.start_soon(announcer.run)
 
     `progress` is asked at each announce. `found` is given the addresses that a tracker names, at each of its answers;
-    they may be dialed, and nothing more is known of them.
+    they may be dialed, and nothing more is known of them: we may be among them ourselves.
     """
 
     def __init__(

@@ -81,6 +81,7 @@ class TrackerSession:
     peer_id: str = field(default_factory=lambda: PEER_ID_PREFIX + secrets.token_hex(6))
     passkey: str | None = None  # for a private tracker
     request_log: RequestLog | None = None
+    answer_size_max: int = config.TRACKER_ANSWER_SIZE_MAX
     statistics: SessionStatistics = field(default_factory=SessionStatistics)
     _connection: Connection | None = None
     _dialing: trio.Lock = field(default_factory=trio.Lock)
@@ -147,9 +148,9 @@ class TrackerSession:
                 await stream.send_eof()
                 while part := await stream.receive_some():
                     answer += part
-                    if len(answer) > config.TRACKER_ANSWER_SIZE_MAX:
+                    if len(answer) > self.answer_size_max:
                         raise RemoteProtocolError(
-                            f"the tracker's answer is larger than {config.TRACKER_ANSWER_SIZE_MAX} bytes"
+                            f"the tracker's answer is larger than {self.answer_size_max} bytes"
                         )
                     patience.deadline = min(trio.current_time() + patience_s, give_up_at)
                 is_whole = True

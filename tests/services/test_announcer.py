@@ -28,7 +28,7 @@ from p2pnode.services.tracker_clients import AnnounceRequest, TrackerAnswer, Tra
 from p2pnode.services.tracker_clients.client import believable_peers
 from p2pnode.services.tracker_http import application
 from p2pnode.services.tracker_udp import UdpTracker
-from p2pnode.tracker.announces import Announce, AnnounceEvent, SwarmCounts
+from p2pnode.tracker.announces import Announce, AnnounceEvent, SwarmCounts, SwarmPeer
 from p2pnode.tracker.schedule import TrackerState
 
 A, B, C = (f"http://{name}.example/announce" for name in "abc")
@@ -54,6 +54,7 @@ class Site:
     failure: Exception | None = None
     answers_after_s: float = 0.0
     warning: str = ""
+    other_peers: tuple[SwarmPeer, ...] = ()
     announces: list[tuple[float, AnnounceRequest]] = field(default_factory=list)
 
     @property
@@ -94,7 +95,7 @@ class Client:
             answer.interval_min_s,
             answer.counts.complete,
             answer.counts.incomplete,
-            believable_peers(answer.peers, "9.9.9.9"),
+            believable_peers((*answer.peers, *self.site.other_peers), "9.9.9.9"),
             self.site.warning,
         )
 
@@ -236,15 +237,10 @@ async def test_without_trackers_nothing_is_done_until_the_end(autojump_clock: Mo
 
 async def test_we_are_no_peer_of_ours(autojump_clock: MockClock) -> None:
     world = World(A)
-    again = world.peer(1)
-    again.host = (
-        "8.8.0.99"  # as it was seen before its address changed, if the tracker knows only the address
-    )
-    async with world.peer(1, left=0).running() as peer:
-        async with again.running():
-            peer.announcer.need_peers()
-            await trio.sleep(INTERVAL_S)
-        assert peer.found == again.found == []
+    ours = b"-PN0001-%012d" % 1
+    world[A].other_peers = (SwarmPeer(ours, "8.8.0.99", 6881), SwarmPeer(b"", "8.8.0.2", 6881))
+    async with world.peer(1).running() as peer:
+        assert peer.found == [("8.8.0.2", 6881)]
 
 
 # -- trackers that fail ------------------------------------------------------------------------------------

@@ -190,10 +190,7 @@ async def test_an_error_keeps_its_code(autojump_clock: MockClock) -> None:
     assert caught.value.code == "FILE_TOO_LARGE"
 
 
-async def test_T11_an_answer_that_is_too_large_is_cut_off(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(config, "TRACKER_ANSWER_SIZE_MAX", 10_000)
+async def test_T11_an_answer_that_is_too_large_is_cut_off(autojump_clock: MockClock) -> None:
     outcomes = []
 
     async def flood(stream: Stream, request: Request) -> None:
@@ -204,6 +201,7 @@ async def test_T11_an_answer_that_is_too_large_is_cut_off(
             outcomes.append(error)
 
     async with conversation(flood) as (tracker, session):
+        session.answer_size_max = 10_000
         with pytest.raises(RemoteProtocolError, match="larger than 10000 bytes"):
             await session.request({})
         await trio.sleep(1)

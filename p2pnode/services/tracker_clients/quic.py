@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
+from p2pnode import config
 from p2pnode.errors import ConnectFailed
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.quic import Address, Endpoint, Trust, format_address
@@ -77,7 +78,9 @@ class QuicTrackerClient:
         failures = []
         for address in await self._outbound.addresses(self._url, self._author):
             server = ServerReference(format_address(address), self._trust)
-            session = TrackerSession(self._endpoint, server, self._rng)
+            session = TrackerSession(
+                self._endpoint, server, self._rng, answer_size_max=config.ANNOUNCE_ANSWER_SIZE_MAX
+            )
             try:
                 return await session.request(fields), address
             except ConnectFailed as error:

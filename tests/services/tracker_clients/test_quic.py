@@ -100,9 +100,10 @@ async def test_no_connection_is_kept_from_one_announce_to_the_next(autojump_cloc
         ({"interval": "x", "peers": []}, RemoteProtocolError),
         (b"[]", RemoteProtocolError),
         (b"", RemoteProtocolError),
-        (b"[" * 100_000, RemoteProtocolError),
+        (b"[" * 50_000, RemoteProtocolError),
+        (NOBODY | {"padding": "x" * 70_000}, RemoteProtocolError),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 async def test_T11_what_is_no_answer(autojump_clock: MockClock, answer: Any, error: type[Exception]) -> None:
     async with conversation(answer) as (_, clients):
