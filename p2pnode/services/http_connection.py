@@ -41,7 +41,7 @@ _ESCAPES: Final = (
     h11.RemoteProtocolError,
     h2.exceptions.H2Error,
     PriorityError,
-    LookupError,  # of a stream that is closed
+    LookupError,  # of a stream that they forgot
     NameError,  # of a field that is missing
     ValueError,  # bytes that are no ASCII
 )

@@ -191,12 +191,15 @@ async def test_T9_an_answer_that_is_not_taken_is_given_up(
     http2: bool, autojump_clock: trio.abc.Clock
 ) -> None:
     ended = trio.Event()
+    taken = 0
 
     async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal taken
         try:
             await send({"type": "http.response.start", "status": 200, "headers": []})
-            while True:
+            while taken < 1000:
                 await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
+                taken += 1
         finally:
             ended.set()
 
@@ -206,6 +209,7 @@ async def test_T9_an_answer_that_is_not_taken_is_given_up(
     async with serving(flood) as address, await trio.open_tcp_stream(*address) as stream:
         await stream.send_all(protocol.data_to_send() if http2 else REQUEST % b"")
         await ended.wait()
+        assert taken < 200  # what the kernel keeps, not what we would
         assert trio.current_time() <= config.HTTP_STALL_TIMEOUT_S + 1
 
 
@@ -232,13 +236,29 @@ async def test_T9_a_head_of_a_megabyte_is_refused_and_not_read(head: bytes) -> N
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET",
+        b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"0\r\n\r\nGET",
     ],
 )
 async def test_T9_what_is_no_request_is_refused(said: bytes) -> None:
     async with serving(tell) as address:
         assert statuses(await speak(address, said)) == [400]
         await assert_others_are_served(address)
+
+
+async def test_T9_what_follows_the_last_request_is_answered_with_it_or_refused() -> None:
+    async with serving(tell) as address:
+        for _ in range(20):  # the reader and the answer meet in any order
+            answers = await speak(address, LAST_REQUEST % b"" + b"\xff\r\n\r\n")
+            assert statuses(answers) in ([200], [400])
+
+
+async def test_T9_who_still_sends_when_he_is_refused_can_read_why() -> None:
+    async with serving(tell) as address, await trio.open_tcp_stream(*address) as stream:
+        await stream.send_all(b"GET /" + b"a" * 100_000)
+        assert statuses(await read_all(stream)) == [431]
+        for _ in range(3):
+            await stream.send_all(b"a" * 100_000)
 
 
 async def test_T9_http_0_9_is_not_waited_for(autojump_clock: trio.abc.Clock) -> None:

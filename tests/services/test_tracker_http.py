@@ -118,6 +118,21 @@ async def test_T1_a_third_party_that_is_claimed_is_told_to_nobody(site: Site) ->
     assert (await site.announce(B))[b"peers"] == bytes([8, 8, 4, 4]) + A[1].to_bytes(2)
 
 
+async def test_an_operator_may_take_claimed_addresses_for_true(tmp_path: Path) -> None:
+    site = site_of(tmp_path, trust_claimed_hosts=True)
+    await site.announce(A, ip="1.1.1.1")
+    assert (await site.announce(B))[b"peers"] == bytes([1, 1, 1, 1]) + A[1].to_bytes(2)
+
+
+async def test_nobody_takes_a_peers_place_without_its_key(site: Site) -> None:
+    other = ("1.0.0.1", A[1])
+    await site.announce(A, key="secret")
+    await site.announce(other, key="guess")
+    assert (await site.announce(B))[b"peers"] == bytes([8, 8, 4, 4]) + A[1].to_bytes(2)
+    await site.announce(other, key="secret")
+    assert (await site.announce(B))[b"peers"] == bytes([1, 0, 0, 1]) + A[1].to_bytes(2)
+
+
 async def test_T5_loopback_is_for_those_on_it(site: Site) -> None:
     await site.announce(("127.0.0.1", 40_005))
     there = bytes([127, 0, 0, 1]) + (40_005).to_bytes(2)
