@@ -113,7 +113,11 @@ STREAM_GAPS_MAX: Final = (
     1024  # missing parts of one stream: full packets make 874 in its first window; linear work
 )
 CRYPTO_GAPS_MAX: Final = 64  # the same for the handshake, whose remote is not known yet
-ACK_PACKETS: Final = 64  # received and not acknowledged yet: acknowledge at once, not a millisecond later
+ACK_PACKETS: Final = 64  # received and not acknowledged yet: acknowledge at once, not a little later
+ACKS_PER_ROUND_TRIP: Final = (
+    4  # at least, while packets come: a sender's window grows by what is acknowledged
+)
+ACK_DELAY_MAX_S: Final = 0.01  # well below the 25 ms that the transport parameters promise (RFC 9000 §18.2)
 TAKE_IN_MAX: Final = 256  # datagrams between two looks at what they did: 240 tiny frames fit into each
 STREAM_RESETS_PER_S: Final = 64  # of its own streams that a peer may reset, for ever …
 STREAM_RESETS_BURST: Final = 512  # … and at once; more is a flood and ends the connection

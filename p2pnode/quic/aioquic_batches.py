@@ -103,8 +103,14 @@ class BatchConnection(SendingInRuns):
         if is_eliciting:
             self._unacknowledged += len(numbers)
             at_once = not in_order or self._unacknowledged >= config.ACK_PACKETS
-            self._ask_for_ack(now if at_once else now + self._ack_delay)
+            self._ask_for_ack(now if at_once else now + self._ack_wait_s())
         return taken
+
+    def _ack_wait_s(self) -> float:
+        """How long an ACK may wait for more packets: a small part of a round trip, and less than was promised."""
+        return min(
+            max(self._ack_delay, self._loss._rtt_min / config.ACKS_PER_ROUND_TRIP), config.ACK_DELAY_MAX_S
+        )
 
     def _is_in_use(self, connection_id: bytes) -> bool:
         """Whether a packet with this id changes nothing: a dialer's new one makes a listener change its own."""

@@ -273,6 +273,7 @@ class Pacer(QuicPacketPacer):
         self._control = control
         self._rate: float | None = None  # bytes a second; None: whatever the window lets go
         self._burst = 0.0  # bytes that go at once …
+        self._awaited = 0.0  # … of which so many are waited for …
         self._saved_max = 0.0  # … and that a driver which comes late may catch up
         self._saved = 0.0  # bytes that may go at `_counted_at`
         self._counted_at = 0.0
@@ -289,6 +290,7 @@ class Pacer(QuicPacketPacer):
         most = self._burst_max
         least = max(2 * size, min(congestion_window / 4, config.PACING_BURST_PACKETS_MIN * size))
         self._burst = min(max(rate * config.PACING_BURST_S, least), most)
+        self._awaited = max(self._burst / 2, min(least, most))
         self._saved_max = min(max(rate * config.PACING_CATCH_UP_S, self._burst), most)
         self._saved = min(self._saved, self._saved_max) if was_paced else self._saved_max
 
@@ -323,7 +325,7 @@ class Pacer(QuicPacketPacer):
         self._count(now)
         left = self._saved - self._assumed
         if self._accruing or (self._assumed and left < self._control.datagram_size):
-            return now + (self._burst / 2 - left) / self._rate
+            return now + (self._awaited - left) / self._rate
         return None
 
     def update_after_send(self, now: float) -> None:
@@ -335,5 +337,5 @@ class Pacer(QuicPacketPacer):
         if now > self._counted_at:
             self._saved = min(self._saved + (now - self._counted_at) * self._rate, self._saved_max)
             self._counted_at = now
-        if self._accruing and self._saved >= self._burst / 2 - 1:  # a byte for rounding
+        if self._accruing and self._saved >= self._awaited - 1:  # a byte for rounding
             self._accruing = False

@@ -27,10 +27,14 @@ from p2pnode.quic.datagrams import Address, Burst, DatagramSocket, format_addres
 from p2pnode.quic.guard import Escape, guard
 from p2pnode.quic.inbox import Inbox
 from p2pnode.quic.lifecycle import MOVES, ConnectionStatistics, Phase, Role
+from p2pnode.quic.send_clock import SendLimit
 from p2pnode.quic.stream import Stream, send_room
 from p2pnode.quic.stream_table import AcceptQueue, StreamTable
 
-TIMER_GRANULARITY_S: Final = 0.001  # at exactly its own deadline aioquic's timer may do nothing, for ever
+TIMER_SLACK_S: Final = (
+    1e-6  # at exactly its own deadline aioquic's timer does nothing: an ACK is due after it
+)
+TIMER_GRANULARITY_S: Final = 0.001  # and where it never does anything, it shall not keep us busy
 SEND_BUFFER_ROUND_TRIPS: Final = 4  # to notice a loss, repair it, perhaps twice, and hear of it
 KEEP_ALIVES_PER_IDLE_TIMEOUT: Final = 3  # when the remote's idle timeout is shorter than ours
 
@@ -196,6 +200,11 @@ class Connection:
         """There is something to send."""
         self._work.set()
 
+    def wake_for_data(self) -> None:
+        """There is more stream data; if earlier data still waits for the window, what opens that will wake us."""
+        if self._statistics.sending.limit is not SendLimit.CONGESTION:
+            self._work.set()
+
     def send_room(self, stream_id: int) -> int:
         """Bytes that a stream may hand over now: what its own and the connection's buffer have room for."""
         return send_room(self._engine.send_buffered(stream_id), *self._send_limits())
@@ -275,7 +284,7 @@ class Connection:
     def _deadlines(self) -> Iterator[float]:
         """When the driver must look at the connection again, even if nothing comes."""
         if self._timer is not None:
-            yield max(self._timer, self._stepped_at + TIMER_GRANULARITY_S)
+            yield max(self._timer + TIMER_SLACK_S, self._stepped_at + TIMER_GRANULARITY_S)
         if self._phase is Phase.OPEN:
             yield self._ping_at
             yield self._heard_at + config.IDLE_TIMEOUT_S

@@ -18,21 +18,24 @@ class SendLimit(enum.Enum):
 
 
 class SendClock:
-    """Seconds for which each limit held. Times are those of any one clock that never goes back."""
+    """Seconds for which each limit held, and the `limit` that holds now.
+
+    Times are those of any one clock that never goes back.
+    """
 
     def __init__(self) -> None:
-        self._limit = SendLimit.APPLICATION
+        self.limit = SendLimit.APPLICATION
         self._since: float | None = None
         self._seconds = dict.fromkeys(SendLimit, 0.0)
 
     def switch(self, limit: SendLimit, now: float) -> None:
         """From now on this is the limit."""
         if self._since is not None:
-            self._seconds[self._limit] += now - self._since
-        self._limit = limit
+            self._seconds[self.limit] += now - self._since
+        self.limit = limit
         self._since = now
 
     def seconds(self, limit: SendLimit, now: float) -> float:
         """How long this has been the limit, up to now."""
-        running_s = now - self._since if self._since is not None and limit is self._limit else 0.0
+        running_s = now - self._since if self._since is not None and limit is self.limit else 0.0
         return self._seconds[limit] + running_s

@@ -163,7 +163,7 @@ class Stream(trio.abc.HalfCloseableStream):
             self._engine.send_stream_data(self.stream_id, data, end_stream=end)  # type: ignore[arg-type]
         except (RuntimeError, ValueError) as error:  # finished or reset, and we were not told
             raise StreamReset(f"stream {self.stream_id} takes no more: {error}") from error
-        self.connection.wake()
+        self.connection.wake_for_data()
 
     def _finish_sending(self) -> None:
         self._write(b"", end=True)

@@ -438,7 +438,9 @@ def test_many_packets_are_acknowledged_at_once_and_few_a_moment_later() -> None:
     attack.victim.receive_burst(
         attack.run(config.ACK_PACKETS - 11, at=10), attack.attacker.address, now + 0.0001
     )
-    assert space.ack_at == now + attack.victim._ack_delay
+    round_trip_s = attack.victim._loss._rtt_min
+    assert space.ack_at == now + round_trip_s / config.ACKS_PER_ROUND_TRIP
+    assert 0.001 < round_trip_s / config.ACKS_PER_ROUND_TRIP < config.ACK_DELAY_MAX_S
     attack.victim.receive_burst(attack.run(1, at=99), attack.attacker.address, now + 0.0002)
     assert space.ack_at == now + 0.0002
 
@@ -521,3 +523,16 @@ def test_a_burst_from_elsewhere_is_a_new_path() -> None:
     assert outcome(attack.victim, attack.victim.take_events()) == outcome(
         attack.twin, attack.twin.take_events()
     )
+
+
+@pytest.mark.parametrize(
+    ("round_trip_s", "wait_s"), [(0.0001, 0.001), (0.02, 0.005), (3.0, config.ACK_DELAY_MAX_S)]
+)
+def test_an_ack_waits_for_a_part_of_a_round_trip(round_trip_s: float, wait_s: float) -> None:
+    attack = Attack()
+    attack.deliver(attack.run(1))
+    attack.victim.bursts_to_send(attack.channel.now + 1)
+    attack.victim._loss._rtt_min = round_trip_s
+    now = attack.channel.now + 1
+    attack.victim.receive_burst(attack.run(2), attack.attacker.address, now)
+    assert attack.victim._spaces[tls.Epoch.ONE_RTT].ack_at == now + wait_s
