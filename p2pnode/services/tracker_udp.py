@@ -193,7 +193,7 @@ class UdpTracker:
             answer.interval_s,
             counts.incomplete,
             counts.complete,
-            peers.compact_v6 if is_ipv6 else peers.compact_v4,
+            peers.compact_v4 or peers.compact_v6,  # of one family, as was asked
         )
 
     def _scrape(self, request: ScrapeRequest) -> ScrapeResponse:

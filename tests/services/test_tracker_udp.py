@@ -103,6 +103,16 @@ def test_each_is_told_of_peers_of_his_own_kind_of_address() -> None:
     assert unpack_peers(over_v6.compact_peers, is_ipv6=True) == ((OTHER_V6[0], 6881),)
 
 
+def test_peers_of_the_other_kind_take_no_place_in_an_answer() -> None:
+    udp = udp_tracker()
+    announce(udp, OTHER, 0)
+    for number in range(1, 50):
+        announce(udp, (f"2001:4860:{number:x}::1", 1024), number)
+    answer = announce(udp, ME, 50, numwant=1)
+    assert unpack_peers(answer.compact_peers, is_ipv6=False) == ((OTHER[0], 6881),)
+    assert answer.leechers == 51
+
+
 def test_who_stops_is_told_to_nobody() -> None:
     udp = udp_tracker()
     announce(udp, ME, 1)
@@ -112,15 +122,15 @@ def test_who_stops_is_told_to_nobody() -> None:
 
 def test_a_scrape_is_answered_in_its_order() -> None:
     udp = udp_tracker()
-    announce(udp, ME, 1)
-    announce(udp, OTHER, 2)
-    announce(udp, OTHER, 2, left=0, event=Event.COMPLETED)
+    for number in range(5):
+        announce(udp, ME, number, left=int(number < 3))
+    announce(udp, ME, 0, left=0, event=Event.COMPLETED)
     hashes = (OTHER_HASH, HASH, *(bytes([number]) * 20 for number in range(72)))
     answer = ask(udp, ScrapeRequest(connect(udp), 9, hashes))
     assert isinstance(answer, ScrapeResponse)
     assert answer.transaction_id == 9
     nobody = ScrapeCounts(0, 0, 0)
-    assert answer.counts == (nobody, ScrapeCounts(1, 1, 1), *[nobody] * 72)
+    assert answer.counts == (nobody, ScrapeCounts(3, 1, 2), *[nobody] * 72)
 
 
 def test_T1_what_is_claimed_in_the_packet_counts_for_nothing() -> None:
