@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
@@ -30,6 +31,7 @@ class Program:
         self._environment = os.environ | (environment or {})
         self._time_limit_s = time_limit_s
         self._rss_peak = 0
+        self._drain: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         self._errors = tempfile.TemporaryFile("w+")
@@ -59,6 +61,8 @@ class Program:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._drain is not None:
+            self._drain.join()
         self._process.stdout.close()
         self._errors.close()
 
@@ -70,6 +74,12 @@ class Program:
             if text in line:
                 return line
         raise Failed(self._last_words())
+
+    def drain(self) -> None:
+        """From now on nobody waits for its lines: read them away, or it would wait for us once the pipe is full."""
+        assert self._process.stdout is not None
+        self._drain = threading.Thread(target=deque, args=(self._process.stdout, 0), daemon=True)
+        self._drain.start()
 
     def wait_end(self) -> None:
         """Wait until it ends by itself. `Failed` when it did so with an error."""
