@@ -45,7 +45,7 @@ EXIT_CODES: Final = """\
 \b
 Exit codes:
     0  success
-    1  a defect of p2pnode, or a swarm that did not come out right
+    1  a defect of p2pnode, a swarm that did not come out right, or a soak test with a FAIL
     2  the command line or a setting makes no sense
     3  not found, nobody who has it can be reached, or a peer failed to get what was pushed
     4  nothing happened for too long
@@ -140,6 +140,7 @@ def cli() -> None:
       p2pnode get REF                             fetch it; run it again to resume
       p2pnode server --cert server.crt            a place to meet, with the files in server_files/
       p2pnode peer --server-addr 127.0.0.1:8080 --server-cert server.crt
+      p2pnode tracker                             a BitTorrent tracker over QUIC, HTTP and UDP that seeds files
       p2pnode swarm                               see it all work on this machine
     """
 

@@ -14,7 +14,7 @@ import trio
 
 from p2pnode.assembly import Diagnostics
 from p2pnode.cli.console import Console
-from p2pnode.cli.local_servers import find_server
+from p2pnode.cli.local_servers import known_server
 from p2pnode.cli.options import (
     ServerChoice,
     diagnostic_options,
@@ -146,12 +146,9 @@ async def _resolved(text: str, choice: ServerChoice, *, needs_server: bool) -> t
     if text.lower().startswith(TICKET_PREFIX):
         ticket = Ticket.parse(text)
         return ticket, (choice if choice.address else _server_of(ticket))
-    if choice.address is None:
-        local = await find_server(None, None)
-        if local is not None:
-            choice = local.choice()
-        elif needs_server:
-            raise ConfigError("a server must say who has it: give --server-addr, a ticket, or --lan")
+    choice = await known_server(choice)
+    if choice.address is None and needs_server:
+        raise ConfigError("a server must say who has it: give --server-addr, a ticket, or --lan")
     path = Path(text)
     if path.suffix == ".torrent" and await trio.to_thread.run_sync(path.exists):
         return await trio.to_thread.run_sync(read_torrent_file, path), choice

@@ -73,3 +73,16 @@ async def find_server(address: str | None, state_dir: Path | None) -> LocalServe
         addresses = ", ".join(server.address for server in servers)
         raise ConfigError(f"several servers of yours run here ({addresses}): say which with --server-addr")
     return servers[0] if servers else None
+
+
+async def known_server(choice: ServerChoice) -> ServerChoice:
+    """The server that is meant, with its node id as its pin where it is this user's own and runs here.
+
+    What the choice says itself of how to trust an address counts first. Without an address the only one here is
+    meant, if there is one.
+    """
+    says_itself = choice.pin is not None or choice.certificate is not None or not choice.verify
+    if choice.address is not None and says_itself:
+        return choice
+    local = await find_server(choice.address, None)
+    return choice if local is None else local.choice()

@@ -16,7 +16,7 @@ import trio
 
 from p2pnode.assembly import Diagnostics
 from p2pnode.cli.console import Console
-from p2pnode.cli.local_servers import find_server
+from p2pnode.cli.local_servers import known_server
 from p2pnode.cli.options import (
     ServerChoice,
     absolute,
@@ -95,8 +95,7 @@ async def _share(
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
-    if choice.address is None and (local := await find_server(None, None)) is not None:
-        choice = local.choice()
+    choice = await known_server(choice)
     with ExitStack() as stack:
         if path == "-":
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="p2pnode-"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pnode.cli.local_servers import LocalServer, find_server, running_servers
+from p2pnode.cli.local_servers import LocalServer, find_server, known_server, running_servers
 from p2pnode.cli.options import ServerChoice
 from p2pnode.errors import ConfigError, NotFound
 from p2pnode.node.node import Node
@@ -76,3 +76,18 @@ async def test_the_only_one_is_found_and_of_two_that_which_is_asked_for(own_home
             assert by_address == by_directory
             assert by_address.node_id == second.node_id.hex()
         assert await find_server("files.example.org:8080", None) is None
+
+
+async def test_ones_own_server_needs_no_pin_unless_something_else_is_said(own_home: Path) -> None:
+    async with running(own_home / "state" / "p2pnode" / "server-aaaaaaaaaaaa") as here:
+        address = f"127.0.0.1:{here.listen_address[1]}"
+        known = await known_server(ServerChoice(address))
+        assert known.pin == here.node_id.hex()
+        assert await known_server(ServerChoice(None)) == known
+        for said in (
+            ServerChoice(address, pin="ab" * 32),
+            ServerChoice(address, certificate=Path("server.crt")),
+            ServerChoice(address, verify=False),
+            ServerChoice("files.example.org:8080"),
+        ):
+            assert await known_server(said) == said

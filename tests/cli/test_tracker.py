@@ -123,6 +123,8 @@ def test_it_is_a_server_for_our_own_nodes(
     got = elsewhere.run("get", "seeded.bin", "--wait", "-o", "got.bin", *server)
     assert got.code == 0, got.err
     assert (tmp_path / "got.bin").read_bytes() == (home.path / "seed" / "seeded.bin").read_bytes()
+    address = server[1]
+    assert home.run("get", "hello_world.txt", "--server-addr", address).code == 0, "its own user pins nothing"
     listed = home.run("list")
     assert "seeded.bin" in listed.out, "its own user needs no address"
 
