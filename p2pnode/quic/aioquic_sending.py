@@ -7,7 +7,7 @@ from typing import Final
 
 from aioquic import tls
 from aioquic.buffer import encode_uint_var
-from aioquic.quic.connection import END_STATES, Limit, QuicNetworkPath
+from aioquic.quic.connection import END_STATES, Limit, QuicNetworkPath, stream_is_client_initiated
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import QuicStream, QuicStreamSender
@@ -55,6 +55,9 @@ class SendingInRuns(HardenedConnection):
             return super().bursts_to_send(now)
         self._prober.prepare()
         full, has_other = self._look_for_runs(now)
+        if not full and not has_other:
+            self._pacing_at = None  # it was for something that is no more to be sent
+            return []
         if not full:
             return super().bursts_to_send(now)
         bursts: list[Burst] = []
@@ -77,10 +80,42 @@ class SendingInRuns(HardenedConnection):
         return bursts
 
     def _look_for_runs(self, now: float) -> tuple[list[QuicStream], bool]:
-        """The streams with data for a run, and whether the library has anything to say beside those."""
+        """The streams with data for a run, and whether the library has anything to say beside those.
+
+        An ACK that could wait goes along with data for less than a run, or it would be a packet of its own.
+        """
         space = self._spaces[ONE_RTT]
-        max_data = self._local_max_data
-        has_other = (
+        has_other = has_finished = False
+        full: list[QuicStream] = []
+        credit = self._remote_max_data - self._remote_max_data_used
+        worthwhile = PACKETS_MIN * self._max_datagram_size
+        for stream in self._streams_queue:
+            sender, receiver = stream.sender, stream.receiver
+            if sender.is_finished and receiver.is_finished:
+                has_finished = True
+                continue
+            if (
+                stream.max_stream_data_local != stream.max_stream_data_local_sent
+                or sender.reset_pending
+                or receiver.stop_pending
+            ):
+                has_other = True
+            if sender.buffer_is_empty or stream.is_blocked or sender.reset_pending:
+                continue
+            if _is_worth_a_run(stream, credit, worthwhile):
+                full.append(stream)
+            else:
+                has_other = True
+                if space.ack_at is not None:
+                    space.ack_at = min(space.ack_at, now)
+        if has_finished:
+            self._discard_finished_streams()
+        return full, has_other or self._has_more_to_say(now)
+
+    def _has_more_to_say(self, now: float) -> bool:
+        """Whether there is anything for the library to say that is no matter of a stream."""
+        space, max_data = self._spaces[ONE_RTT], self._local_max_data
+        return (
             (space.ack_at is not None and space.ack_at <= now)
             or bool(self._ping_pending)
             or self._probe_pending
@@ -93,25 +128,19 @@ class SendingInRuns(HardenedConnection):
             or not self._crypto_streams[ONE_RTT].sender.buffer_is_empty
             or not all(connection_id.was_sent for connection_id in self._host_cids)
         )
-        full: list[QuicStream] = []
-        credit = self._remote_max_data - self._remote_max_data_used
-        worthwhile = PACKETS_MIN * self._max_datagram_size
+
+    def _discard_finished_streams(self) -> None:
+        """What stock does while it writes a packet; each lets the remote open another (RFC 9000 §4.6)."""
+        left: list[QuicStream] = []
         for stream in self._streams_queue:
-            sender, receiver = stream.sender, stream.receiver
-            if (
-                stream.max_stream_data_local != stream.max_stream_data_local_sent
-                or sender.reset_pending
-                or receiver.stop_pending
-                or (sender.is_finished and receiver.is_finished)
-            ):
-                has_other = True
-            if sender.buffer_is_empty or stream.is_blocked or sender.reset_pending:
+            if not stream.is_finished:
+                left.append(stream)
                 continue
-            if _is_worth_a_run(stream, credit, worthwhile):
-                full.append(stream)
-            else:
-                has_other = True
-        return full, has_other
+            assert stream.stream_id is not None
+            del self._streams[stream.stream_id]
+            if stream_is_client_initiated(stream.stream_id) is not self._is_client:
+                self._stream_limit(stream.stream_id).value += 1
+        self._streams_queue = left
 
     def _write_stream_frame(
         self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream, max_offset: int

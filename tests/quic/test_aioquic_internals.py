@@ -114,6 +114,7 @@ PRIVATE_NAMES = {
         "_spin_bit",
         "_spin_highest_pn",
         "_state",
+        "_stream_limit",
         "_streams",
         "_streams_blocked_pending",
         "_streams_queue",
