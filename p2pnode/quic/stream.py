@@ -307,6 +307,8 @@ class Stream(trio.abc.HalfCloseableStream):
         self.connection.wake()
 
     def _stop_receiving(self, code: int) -> None:
+        if self._receiving is _Side.ABSENT:
+            return
         self._discard_unread()
         if self._receiving is _Side.OPEN:
             self._receiving = _Side.GIVEN_UP

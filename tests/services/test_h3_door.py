@@ -14,11 +14,14 @@ from p2pnode import config
 from p2pnode.errors import StorageError, StreamReset
 from p2pnode.quic import Address
 from p2pnode.quic.aioquic_http3 import ErrorCode
+from p2pnode.services.asgi import Receive, Scope
+from p2pnode.services.asgi import Send as AsgiSend
 from p2pnode.services.h3_door import H3Door, Send
 from p2pnode.testing.network import Network
 from tests.quic.endpoints import DIALER, LISTENER, Remote, receive_all
 from tests.quic.engines import dialer_configuration
 from tests.services.conftest import ask, dialed, served
+from tests.services.http3_client import http3_client
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -178,3 +181,98 @@ def data_received(engine: QuicConnection) -> Iterator[bytes]:
     while (event := engine.next_event()) is not None:
         if isinstance(event, StreamDataReceived):
             yield event.data
+
+
+# -- JSON or HTTP/3 ----------------------------------------------------------------------------------------
+
+HTTP3_LIKE = b"\x01\x02{}"  # as a HEADERS frame begins
+
+
+async def hello(scope: Scope, receive: object, send: AsgiSend) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello over HTTP/3"})
+
+
+async def test_both_languages_are_spoken_under_one_name(autojump_clock: MockClock) -> None:
+    answers = Answers()
+    async with (
+        Network() as network,
+        served(network, [H3Door(answers, hello)]),
+        dialed(network, "h3") as json,
+        http3_client(network, address=("10.0.0.3", 1)) as http3,
+    ):
+        assert await ask(json, b"{}") == b"answer to {}"
+        assert bytes((await http3.fetch()).body) == b"hello over HTTP/3"
+        assert await ask(json, b"{}") == b"answer to {}"
+        assert answers.asked == [b"{}", b"{}"]
+
+
+async def test_json_may_begin_with_anything_where_no_other_stream_was_opened(
+    autojump_clock: MockClock,
+) -> None:
+    answers = Answers()
+    async with Network() as network, served(network, [door(answers)]), dialed(network, "h3") as connection:
+        began = trio.current_time()
+        assert await ask(connection, HTTP3_LIKE) == b"answer to " + HTTP3_LIKE
+        waited = trio.current_time() - began
+        assert config.DOOR_LANGUAGE_WAIT_S <= waited < config.DOOR_LANGUAGE_WAIT_S + 0.5
+        began = trio.current_time()
+        assert await ask(connection, b"{}") == b"answer to {}"
+        assert trio.current_time() - began < 0.5
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.05, 0.9])
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_a_control_stream_that_is_overtaken_by_a_request_is_waited_for(
+    autojump_clock: MockClock, late_s: float, is_whole: bool
+) -> None:
+    async with (
+        Network() as network,
+        served(network, [H3Door(Answers(), hello)]),
+        http3_client(network, begun=False) as client,
+    ):
+        client.begin_http3()
+        control = client.engine._streams_queue.copy()
+        client.engine._streams_queue.clear()  # what is said there waits
+        response = client.ask(end=is_whole)
+        await client.live_for(late_s)
+        assert response.headers == []
+        client.engine._streams_queue += control
+        await client.live_for(1)
+        assert bytes(response.body) == b"hello over HTTP/3"
+
+
+async def test_a_request_without_an_end_becomes_http3_when_the_control_stream_comes(
+    autojump_clock: MockClock,
+) -> None:
+    """Whatever came of it until then is still there: nothing was taken."""
+    seen = []
+
+    async def upload(scope: Scope, receive: Receive, send: AsgiSend) -> None:
+        seen.append((await receive())["body"])
+        await hello(scope, receive, send)
+
+    async with (
+        Network() as network,
+        served(network, [H3Door(Answers(), upload)]),
+        http3_client(network, begun=False) as client,
+    ):
+        client.begin_http3()
+        control = client.engine._streams_queue.copy()
+        client.engine._streams_queue.clear()
+        response = client.ask(method="PUT", body=bytes(40_000), end=False)
+        await client.live_for(5)
+        client.engine._streams_queue += control
+        await client.live_for(1)
+        assert bytes(response.body) == b"hello over HTTP/3"
+        assert len(seen[0]) > 0
+
+
+async def test_a_connection_on_which_nothing_is_asked_is_ended(autojump_clock: MockClock) -> None:
+    answers = Answers(seconds=config.DOOR_IDLE_TIMEOUT_S * 3)
+    async with Network() as network, served(network, [door(answers)]), dialed(network, "h3") as connection:
+        answer = await ask(connection, b"{}")  # while it is answered, it is in use
+        assert answer == b"answer to {}"
+        with trio.fail_after(2 * config.DOOR_IDLE_TIMEOUT_S + 1):
+            closed = await connection.wait_closed()
+        assert (closed.code, closed.by_remote) == (ErrorCode.H3_NO_ERROR, True)
