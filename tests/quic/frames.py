@@ -44,9 +44,16 @@ class AlmostLegal:
 
     def _stream_id(self) -> int:
         attackers = 4 * self.rng.randrange(40) + (not self.attacker._is_client)
+        if self.rng.random() < 0.1:
+            attackers = attackers % 32 | 2  # a unidirectional one; mostly they may open a few of those
         if self.rng.random() < 0.01:
             return self._number(attackers, 4 * 127)
-        return self.rng.choice([attackers, *list(self.victim._streams)[-6:]])
+        victims = (
+            {2 | self.victim._is_client ^ 1} if self.rng.random() < 0.97 else set()
+        )  # it only sends on those
+        return self.rng.choice(
+            [attackers, *[it for it in self.victim._streams if it & 3 not in victims][-6:]]
+        )
 
     def _stream_frame(self) -> bytes:
         stream_id = self._stream_id()

@@ -41,7 +41,9 @@ class Session:
     def __init__(self, rng: Random, counts: Counter[str]) -> None:
         self.rng = rng
         self.counts = counts
-        self.pair = Pair(victim_is_client=rng.random() < 0.5)
+        # Few sessions die of a unidirectional stream that the victim never allowed.
+        allowed = {"unidirectional_streams": {config.ALPN: rng.choice([0, 8, 8, 8])}}
+        self.pair = Pair(victim_is_client=rng.random() < 0.5, **allowed)
         self.victim, self.attacker = self.pair.victim, self.pair.attacker
         self.frames = AlmostLegal(rng, self.victim, self.attacker)
         self.consumed: dict[int, int] = {}
@@ -147,6 +149,8 @@ class Session:
             victim.reset_stream(rng.choice(self.opened), rng.randrange(1 << 20))
         elif victim.can_open_stream and rng.random() < 0.3:
             self.opened.append(victim.open_stream())
+        elif victim.can_open_unidirectional_stream and rng.random() < 0.1:
+            self.opened.append(victim.open_stream(unidirectional=True))
         elif self.opened:
             stream_id = rng.choice(self.opened)
             stream = victim._streams.get(stream_id)

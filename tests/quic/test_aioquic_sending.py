@@ -12,9 +12,11 @@ from aioquic.tls import CipherSuite
 
 from p2pnode import config
 from p2pnode.quic.aioquic_batches import BatchConnection
+from p2pnode.quic.aioquic_internals import HardenedConnection
 from p2pnode.quic.aioquic_packets import SAMPLE, SAMPLE_SIZE, header_masks
 from p2pnode.quic.configuration import Configuration
-from tests.quic.engines import CLIENT, SERVER, give
+from tests.quic.engines import CLIENT, SERVER, Pair, give
+from tests.quic.engines import connected as connected_engines
 from tests.quic.hostile_channel import Channel, EngineClass, check_at_rest, check_equal, pattern, runs_of
 
 SIZE = config.DATAGRAM_SIZE
@@ -501,3 +503,47 @@ def test_masks_are_the_librarys(cipher_suite: CipherSuite) -> None:
     assert list(header_masks(send, [*samples[:3], b"short", *samples])) == masks[:3]
     assert list(header_masks(send, [b"", *samples])) == []
     assert SAMPLE.stop - SAMPLE.start == SAMPLE_SIZE
+
+
+# -- small requests and answers ----------------------------------------------------------------------------
+
+
+def asked() -> tuple[Pair, list[bytes]]:
+    """A listener that was just asked something small, and what it has to say before it answers."""
+    pair = connected_engines()
+    pair.attacker.send_stream_data(0, b"?", end_stream=True)
+    pair.carry(pair.attacker)
+    return pair, sent_by(pair.victim, pair.now)
+
+
+def sent_by(engine: HardenedConnection, now: float) -> list[bytes]:
+    return [datagram for datagrams, _ in engine.bursts_to_send(now) for datagram in datagrams]
+
+
+def test_an_ack_goes_along_with_a_small_answer() -> None:
+    pair, before = asked()
+    assert before == []  # it can wait
+    pair.victim.send_stream_data(0, b"!", end_stream=True)
+    assert len(sent_by(pair.victim, pair.now)) == 1
+    assert pair.victim._spaces[tls.Epoch.ONE_RTT].ack_at is None
+
+
+def test_an_ack_without_an_answer_waits_its_time() -> None:
+    pair, _ = asked()
+    at = pair.victim.get_timer()
+    assert at is not None
+    assert at > pair.now
+    assert len(sent_by(pair.victim, at)) == 1
+
+
+def test_finished_streams_are_discarded_while_there_is_nothing_to_say() -> None:
+    pair = connected_engines()
+    for stream_id in range(0, 4 * 120, 4):  # so many that the attacker is told of more
+        pair.attacker.send_stream_data(stream_id, b"?", end_stream=True)
+        pair.exchange(2)
+        pair.victim.send_stream_data(stream_id, b"!", end_stream=True)
+        pair.exchange(2)
+    assert pair.closed is None
+    assert not pair.victim._streams
+    assert pair.victim._streams_queue == []
+    assert pair.attacker._remote_max_streams_bidi > 128

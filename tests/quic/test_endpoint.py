@@ -182,6 +182,45 @@ async def test_Q7_a_remote_that_offers_no_language_of_ours(
         assert listener.statistics.connections_accepted == 0
 
 
+async def test_W8_W9_a_storm_of_versions_is_answered_within_a_rate_and_disturbs_nobody(
+    autojump_clock: Clock,
+) -> None:
+    """Each reply is smaller than what it answers, and what negotiates versions itself gets none."""
+    stranger = ("10.0.0.66", 66)
+    async with (
+        Network() as network,
+        endpoint_at(network, DIALER) as dialer,
+        endpoint_at(network, LISTENER) as listener,
+    ):
+        socket = network.socket(stranger)
+        ids = b"\x08" + bytes(8) + b"\x08" + bytes(8)
+        unknown = (b"\xc0\x1a\x2a\x3a\x4a" + ids).ljust(1200, b"\x00")
+        negotiation = (b"\x80\x00\x00\x00\x00" + ids).ljust(1200, b"\x1a")
+        replies: list[bytes] = []
+
+        async def hear() -> None:
+            while True:
+                for datagrams, _ in await socket.receive_batch():
+                    replies.extend(datagrams)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear)
+            for _ in range(10):
+                await socket.send_batch([([negotiation] * 100, LISTENER)])
+                await trio.sleep(0.01)
+            assert replies == []
+            for _ in range(10):
+                await socket.send_batch([([unknown] * 100, LISTENER)])
+                await trio.sleep(0.01)
+            await trio.sleep(1)
+            assert 0 < len(replies) <= 2 * config.UNVERIFIED_REPLIES_PER_S
+            assert all(len(reply) < 50 for reply in replies)
+            nursery.cancel_scope.cancel()
+        dialled, accepted = await connect(dialer, listener)
+        await open_and_accept(dialled, accepted)
+        assert len(listener.connections) == 1
+
+
 # -- one socket --------------------------------------------------------------------------------------------
 
 

@@ -188,6 +188,42 @@ def test_W8_version_negotiation_is_never_answered() -> None:
     assert router.answer_untrusted(negotiation, CLIENT, NOW) == Drop("unknown connection")
 
 
+@pytest.mark.parametrize("size", [20, 1199, 1200, 9000])
+@pytest.mark.parametrize("cid_size", [0, 8, 20, 255])
+def test_W8_no_version_negotiation_of_any_shape_is_answered(size: int, cid_size: int) -> None:
+    router: Router[object] = Router()
+    cid = bytes([cid_size]) + bytes(cid_size)
+    for first in (0x80, 0xC0, 0xFF):
+        negotiation = (bytes([first]) + bytes(4) + cid + cid).ljust(size, b"\x1a")
+        assert isinstance(router.answer_untrusted(negotiation, CLIENT, NOW), Drop)
+
+
+def unknown_version(size: int, cid_size: int = 8) -> bytes:
+    """A long header of no version that exists; of such even the ids may be of any length (RFC 8999 §5.1)."""
+    cid = bytes([cid_size]) + bytes(cid_size)
+    return (b"\xc0\x1a\x2a\x3a\x4a" + cid + cid).ljust(size, b"\x00")
+
+
+@pytest.mark.parametrize("cid_size", [0, 8, 20, 255])
+def test_W9_a_reply_to_an_unknown_version_is_one_and_smaller_than_what_it_answers(cid_size: int) -> None:
+    router: Router[object] = Router()
+    asked = unknown_version(1200, cid_size)
+    answer = router.answer_untrusted(asked, CLIENT, NOW)
+    if isinstance(answer, Reply):
+        assert len(answer.datagram) < len(asked) // 2
+        assert answer.datagram[1:5] == bytes(4)
+        assert isinstance(router.answer_untrusted(answer.datagram.ljust(1200), CLIENT, NOW), Drop)
+    else:
+        assert cid_size > 20  # ids that no version we know of allows
+    assert len(router) == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 1199])
+def test_W9_a_small_datagram_of_an_unknown_version_gets_no_reply(size: int) -> None:
+    router: Router[object] = Router()
+    assert isinstance(router.answer_untrusted(unknown_version(1200)[:size], CLIENT, NOW), Drop)
+
+
 def test_W9_an_unknown_version_is_negotiated_within_a_rate() -> None:
     router: Router[object] = Router()
     datagram = bytearray(initial(dialer()))
