@@ -103,7 +103,9 @@ class _Quic:
 
     configuration = QuicConfiguration(is_client=False)
     _quic_logger = None
-    _remote_max_datagram_frame_size = None
+    # Whether the client carries datagrams matters to nobody here. Without this, stock ends the connection of each that
+    # says it does, as browsers do: their transport parameter is out of our sight.
+    _remote_max_datagram_frame_size = 0
 
     def __init__(self, streams: StreamPort) -> None:
         self._port = streams

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from aioquic.h3.connection import H3Connection, Setting
 from aioquic.quic.connection import QuicConnection
 from trio.testing import MockClock
 
@@ -87,6 +88,18 @@ async def test_a_request_becomes_a_scope_and_its_answer_a_response(autojump_cloc
     assert scope["query_string"] == b"x=%20&y"
     assert scope["headers"] == [(b"host", AUTHORITY.encode()), (b"accept", b"*/*")]
     assert scope["client"] == DIALER
+
+
+async def test_a_client_that_offers_datagrams_is_served_without(autojump_clock: MockClock) -> None:
+    """As browsers are: they send `SETTINGS_H3_DATAGRAM` (RFC 9297 §2.1.1) whatever they ask for."""
+    async with client_of(Seen(), begun=False) as client:
+        client.h3 = H3Connection(client.engine, enable_webtransport=True)
+        assert client.h3.sent_settings is not None
+        assert client.h3.sent_settings[Setting.H3_DATAGRAM] == 1
+        await client.live_for(0.3)
+        assert (await client.fetch()).status == 200
+        assert client.h3.received_settings is not None
+        assert Setting.H3_DATAGRAM not in client.h3.received_settings
 
 
 async def test_many_requests_on_one_connection(autojump_clock: MockClock) -> None:
