@@ -13,6 +13,9 @@ from tests.cli.processes import new_home
 from tests.interop.ai_stub import Stub, ai_stub
 from tests.torrent.samples import content
 
+# Not 127.0.0.1: libtorrent takes the connection id of a UDP tracker for that of any other on the same host, and other
+# tests in this process have theirs there.
+HOST = "127.0.0.2"
 HELLO = b"Hello World from QUIC Server!\n"
 SEEDED = {
     "data.json": b'{"name": "data", "values": [1, 2, 3]}\r\n',
@@ -26,7 +29,7 @@ SEEDED = {
 
 @dataclass(frozen=True)
 class RunningTracker:
-    """The ports of a tracker on 127.0.0.1, its certificate, and the AI service that it asks."""
+    """The ports of a tracker on HOST, its certificate, and the AI service that it asks."""
 
     quic: int
     http: int
@@ -42,7 +45,7 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTracker
     seed_dir.mkdir()
     for name, data in SEEDED.items():
         (seed_dir / name).write_bytes(data)
-    doors = ("--addr", "127.0.0.1", "--quic", "0", "--http", "0", "--udp", "0")
+    doors = ("--addr", HOST, "--quic", "0", "--http", "0", "--udp", "0")
     with ai_stub() as ai:
         places = ("--state-dir", str(state_dir), "--ai-url", f"{ai.url}/v1")
         with home.running("tracker", *doors, *places) as running:
