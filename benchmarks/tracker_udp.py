@@ -113,8 +113,14 @@ class Announcer:
         peers = range(number, extent.peers, extent.clients)
         requests = [self._request(connection_id, peer, hashes[peer % len(hashes)]) for peer in peers]
         self._requests = cycle(requests)
+        self._untold = len(requests)
         self.socket.setblocking(False)
         self.in_flight = 0
+
+    @property
+    def is_told(self) -> bool:
+        """Has each peer announced?"""
+        return self._untold <= 0
 
     def _connect(self) -> bytes:
         self.socket.settimeout(SILENCE_S)
@@ -135,6 +141,7 @@ class Announcer:
         for request in islice(self._requests, count):
             self.socket.send(request)
         self.in_flight += count
+        self._untold -= count
 
     def send_again(self) -> int:
         """After a long silence: what is in flight is lost, and as much is sent; how much."""
@@ -164,6 +171,11 @@ class Loading:
             self._polled.register(descriptor, EPOLLIN)
         for announcer in self._announcers:
             announcer.send(1)
+
+    @property
+    def is_told(self) -> bool:
+        """Has every peer announced?"""
+        return all(announcer.is_told for announcer in self._announcers)
 
     def run(self, is_enough: Callable[[Load], bool]) -> Load:
         """Announce without a pause until it is enough."""
@@ -198,7 +210,7 @@ class Loading:
 def load(port: int, extent: Extent) -> None:
     """Announce to whatever listens at `port`: once each peer, and then what is measured."""
     loading = Loading(port, extent)
-    loading.run(lambda seen: seen.answers + seen.errors >= extent.peers)
+    loading.run(lambda _seen: loading.is_told)
     print("warm", flush=True)
     print(json.dumps(asdict(loading.run(lambda seen: seen.seconds >= extent.seconds))), flush=True)
 
