@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,18 +30,20 @@ SEEDED = {
 
 @dataclass(frozen=True)
 class RunningTracker:
-    """The ports of a tracker on HOST, its certificate, and the AI service that it asks."""
+    """The ports of a tracker, its certificate, and the AI service that it asks."""
 
     quic: int
     http: int
     udp: int
     certificate: Path
     ai: Stub
+    host: str = HOST
 
 
-@pytest.fixture(scope="session")
-def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTracker]:
-    home = new_home(tmp_path_factory.mktemp("tracker"))
+@contextmanager
+def running_tracker(path: Path) -> Iterator[RunningTracker]:
+    """Run one, with a home of its own at `path`."""
+    home = new_home(path)
     seed_dir, state_dir = home.path / "seed", home.path / "state"
     seed_dir.mkdir()
     for name, data in SEEDED.items():
@@ -53,3 +56,9 @@ def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTracker
                 door["language"]: door["address"][1] for door in running.first("front_ends_ready")["doors"]
             }
             yield RunningTracker(**ports, certificate=state_dir / "tracker.crt", ai=ai)
+
+
+@pytest.fixture(scope="session")
+def tracker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTracker]:
+    with running_tracker(tmp_path_factory.mktemp("tracker")) as running:
+        yield running

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from p2pnode.torrent import Metainfo, TorrentVersion
-from tests.interop.conftest import HOST, RunningTracker
+from tests.interop.conftest import RunningTracker
 from tests.interop.libtorrent_client import client, libtorrent
 from tests.interop.programs import PATIENCE_S, program
 from tests.torrent.samples import KIB, content, torrent
@@ -79,8 +79,8 @@ async def seeding(directory: Path, metainfo: Metainfo, tracker_url: str) -> Asyn
 @pytest.fixture
 def urls(tracker: RunningTracker) -> dict[str, str]:
     return {
-        "http": f"http://{HOST}:{tracker.http}/announce",
-        "udp": f"udp://{HOST}:{tracker.udp}/announce",
+        "http": f"http://{tracker.host}:{tracker.http}/announce",
+        "udp": f"udp://{tracker.host}:{tracker.udp}/announce",
     }
 
 

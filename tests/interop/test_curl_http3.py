@@ -9,7 +9,7 @@ from urllib.parse import quote, quote_from_bytes
 import pytest
 
 from p2pnode.wire.bencoding import decode
-from tests.interop.conftest import HELLO, HOST, SEEDED, RunningTracker
+from tests.interop.conftest import HELLO, SEEDED, RunningTracker
 from tests.interop.programs import PATIENCE_S, module
 
 curl_cffi = module("curl_cffi")
@@ -24,7 +24,7 @@ class Curl:
             http_version=curl_cffi.CurlHttpVersion.V3ONLY,
             verify=str(tracker.certificate),
             timeout=PATIENCE_S,
-            curl_options={curl_cffi.CurlOpt.RESOLVE: [f"localhost:{tracker.quic}:{HOST}"]},
+            curl_options={curl_cffi.CurlOpt.RESOLVE: [f"localhost:{tracker.quic}:{tracker.host}"]},
         )
 
     def get(self, path: str, **options: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.conftest import HELLO, HOST, SEEDED, RunningTracker
+from tests.interop.conftest import HELLO, SEEDED, RunningTracker
 from tests.interop.programs import PATIENCE_S, quinn_client
 
 OFFERED = "h3,h2,http/1.1,doq"
@@ -49,7 +49,7 @@ class Quinn:
 
 @pytest.fixture(scope="module")
 def quinn(tracker: RunningTracker) -> Quinn:
-    return Quinn(quinn_client(), f"{HOST}:{tracker.quic}")
+    return Quinn(quinn_client(), f"{tracker.host}:{tracker.quic}")
 
 
 def announce(info_hash: str, peer_id: str, **more: Any) -> dict[str, Any]:
