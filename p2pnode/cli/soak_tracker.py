@@ -49,7 +49,7 @@ class OwnTracker:
         while number <= times:
             await trio.sleep(LOOK_INTERVAL_S)
             if share_done() >= number / (times + 1):
+                say(f"the tracker is started again, {number} of {times}")
                 await (self._node.stop() if number % 2 else self._node.cut())
                 await self.start()
-                say(f"the tracker was started again, {number} of {times}")
                 number += 1
