@@ -196,7 +196,6 @@ HTTP09_STEP: Final = 256 * KIB  # of a file, read in one hop to a thread
 HTTP3_FRAME_SIZE_MAX: Final = 16 * KIB  # of headers, as servers usually have it, or of settings
 HTTP3_BODY_SIZE_MAX: Final = 64 * KIB  # of a request
 HTTP3_REQUEST_TIMEOUT_S: Final = 10.0  # for the headers of a request; and for its body, once it is asked for
-HTTP3_CONTROL_UNSENT_MAX: Final = 64 * KIB  # bytes that a remote does not take on a stream it must read
 JSON_REQUEST_TIMEOUT_S: Final = 30.0  # for all of a request: 64 KiB at 17 kbit/s
 JSON_ANSWERS_AT_ONCE: Final = 8  # of one connection: those of files take 18 MB each; more wait for their turn
 DOOR_SEND_STALL_S: Final = (

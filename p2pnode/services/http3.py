@@ -98,17 +98,8 @@ class Http3Connection:
         return stream.stream_id
 
     def send(self, stream_id: int, data: bytes, end: bool) -> None:
-        """Hand data over. A client that does not read what it must read ends the connection."""
-        stream = self._streams[stream_id]
-        if stream_id in self._exchanges:
-            stream.send_nowait(data, end=end)
-        elif stream.unacknowledged > config.HTTP3_CONTROL_UNSENT_MAX:
-            self.close(ErrorCode.H3_EXCESSIVE_LOAD, "a critical stream is not read")
-        else:
-            try:
-                stream.send_nowait(data)
-            except StreamReset:
-                self.close(ErrorCode.H3_CLOSED_CRITICAL_STREAM, "a critical stream was stopped")
+        """Hand data over. On our own three streams that is settings and no more: there is no table to speak of."""
+        self._streams[stream_id].send_nowait(data, end=end)
 
     def close(self, code: int, reason: str) -> None:
         """End the connection, in which something is wrong."""
