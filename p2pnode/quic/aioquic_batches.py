@@ -93,6 +93,7 @@ class BatchConnection(SendingInRuns):
         numbers, payloads, taken = self._open(datagrams, masks, connection_id)
         if not numbers:
             return taken
+        streams_before = self._local_max_streams_bidi.used
         is_eliciting = self._take_in_payloads(payloads, connection_id, now)
         if self._state in END_STATES or self._close_pending:
             return len(datagrams)
@@ -103,11 +104,17 @@ class BatchConnection(SendingInRuns):
         if is_eliciting:
             self._unacknowledged += len(numbers)
             at_once = not in_order or self._unacknowledged >= config.ACK_PACKETS
-            self._ask_for_ack(now if at_once else now + self._ack_wait_s())
+            is_question = self._local_max_streams_bidi.used > streams_before
+            self._ask_for_ack(now if at_once else now + self._ack_wait_s(is_question=is_question))
         return taken
 
-    def _ack_wait_s(self) -> float:
-        """How long an ACK may wait for more packets: a small part of a round trip, and less than was promised."""
+    def _ack_wait_s(self, *, is_question: bool) -> float:
+        """How long an ACK may wait for more packets: a small part of a round trip, and less than was promised.
+
+        The remote opens streams to ask something: the ACK of that goes along with an answer which comes soon.
+        """
+        if is_question:
+            return config.ACK_DELAY_MAX_S
         return min(
             max(self._ack_delay, self._loss._rtt_min / config.ACKS_PER_ROUND_TRIP), config.ACK_DELAY_MAX_S
         )
