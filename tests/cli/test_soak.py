@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from p2pnode.cli.console import Console
+from p2pnode.cli.soak import SummaryLog
 from p2pnode.cli.soak_files import SIZES, make_files
+from p2pnode.cli.soak_result import Download, Status
 from tests.cli.conftest import Outcome, P2PNode
 from tests.cli.processes import Home, new_home
 
@@ -58,6 +61,15 @@ def test_other_bytes_than_the_reference_are_a_failure_and_none_a_warning(home: H
     assert "[3] data.json WARN: there is no reference hash" in ended.err
     assert "6 downloads: OK 4, RETRY 0, FAIL 1, WARN 1" in ended.err
     assert ended.out.splitlines()[1].split("\t")[:5] == ["small.txt", "0", "0", "1", "0"]
+
+
+def test_a_full_disk_ends_no_test(capfd: pytest.CaptureFixture[str]) -> None:
+    summary = SummaryLog(Path("/dev/full"), Console())
+    for number in (1, 2):
+        summary.add(Download(number, "small.txt", Status.OK, "verified", 35, 0.1))
+    warned = capfd.readouterr().err
+    assert warned.count("\n") == 1
+    assert "No space left on device" in warned
 
 
 def test_only_a_tracker_of_its_own_can_be_started_again(p2pnode: P2PNode) -> None:

@@ -129,6 +129,28 @@ def test_it_is_a_server_for_our_own_nodes(
     assert "seeded.bin" in listed.out, "its own user needs no address"
 
 
+def test_without_a_flag_all_doors_are_open_and_a_person_is_told_where(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "p2pnode", "tracker", "--addr", "127.53.7.1"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=new_home(tmp_path).environment, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        said = []
+        try:
+            for line in process.stderr:
+                said.append(line)
+                if line.startswith("peers join with"):
+                    break
+        finally:
+            process.kill()
+    block = [line.split(maxsplit=2)[1:] for line in said if line.startswith("  on ")]
+    assert [(where, what.partition(":")[0].partition(" ")[0]) for where, what in block] == [
+        ("127.53.7.1:7001", "QUIC"),
+        ("127.53.7.1:7000", "TCP"),
+        ("127.53.7.1:7000", "UDP"),
+    ]
+
+
 def test_its_certificate_stays(home: Home, tmp_path: Path) -> None:
     words = (
         "tracker",
