@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from p2pnode import config
-from p2pnode.errors import ConnectionClosed, Refused, RemoteProtocolError, TrustError
+from p2pnode.errors import ConnectionClosed, Refused, RemoteProtocolError, TimedOut, TrustError
 from p2pnode.node.message_stream import MessageStream
 from p2pnode.quic import Connection, NodeKey, NoTrust, Role, Stream, Trust, check_signature, node_id_of
 from p2pnode.wire.communication import (
@@ -187,7 +187,7 @@ def _closing_on_failure(connection: Connection) -> Iterator[None]:
     except trio.TooSlowError:
         text = f"no proof of a node key within {config.PROOF_TIMEOUT_S:g} s"
         connection.close(CloseCode.NOT_PROVEN, text)
-        raise TrustError(f"the other side gave {text}") from None
+        raise TimedOut(f"the other side gave {text}") from None  # killed in the middle, most likely
     except TrustError as error:
         connection.close(CloseCode.NOT_PROVEN, str(error))
         raise
@@ -217,8 +217,8 @@ async def establish_dialed(
 ) -> PeerLink:
     """Prove who we are, learn who they are, check that against `trust`, and announce ourselves.
 
-    Raises `TrustError` when the other side proves nothing, or another key than expected; the connection is
-    closed then.
+    Raises `TrustError` when the other side proves another key than expected, `TimedOut` when it proves nothing in
+    time; the connection is closed then.
     """
     with _closing_on_failure(connection):
         control = MessageStream(await connection.open_stream())
