@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -52,26 +53,26 @@ class Talk:
         tracker = self.client.at(address or self.address)
         name = torrent if torrent.endswith(TORRENT_SUFFIX) else torrent + TORRENT_SUFFIX
         metainfo = await _find_torrent(tracker, name)
-        target = await trio.to_thread.run_sync(_target, output, name)
+        target = await _target(output, name)
         completed = await tracker.download(metainfo, target, check_pieces=self.check_pieces)
         if not self.console.json:
             self.console.data(str(completed.target))
 
 
 async def _find_torrent(tracker: TrackerDownloads, name: str) -> Metainfo:
-    path = Path(name)
-    if await trio.to_thread.run_sync(path.exists):
-        return await trio.to_thread.run_sync(read_torrent_file, path)
+    # Not those of Path, for which a name that is too long for a file here is an error: it may be one there.
+    if await trio.to_thread.run_sync(os.path.exists, name):
+        return await trio.to_thread.run_sync(read_torrent_file, Path(name))
     return await tracker.ask_for_torrent(last_component(name))
 
 
-def _target(output: str | None, torrent: str) -> Path:
+async def _target(output: str | None, torrent: str) -> Path:
     """Where it shall go: a path, or in the directory that is meant, by the name of the torrent."""
     name = last_component(torrent).removesuffix(TORRENT_SUFFIX) or "_"
     if not output:
         return DOWNLOADS / name
-    path = Path(output)
-    return path / name if output.endswith("/") or path.is_dir() else path
+    is_directory = output.endswith("/") or await trio.to_thread.run_sync(os.path.isdir, output)
+    return Path(output) / name if is_directory else Path(output)
 
 
 @asynccontextmanager

@@ -210,7 +210,8 @@ def test_a_pipe_gets_answers_and_no_prompts(home: Home, tracker: RunningTracker)
 
 
 def test_an_error_keeps_it_alive_and_the_end_of_input_ends_it(home: Home, tracker: RunningTracker) -> None:
-    lines = ["/nope", '/download "x', "/download", "/download a b c 0", "/download missing", "\x1b[31m?"]
+    lines = ["/nope", '/download "x', "/download", "/download a b c 0", "/download missing"]
+    lines += [f"/download {'n' * 300}", f"/download hello_world.txt {'n' * 300}", "\x1b[31m?"]
     out, err = converse(home, tracker, *lines, "/download hello_world.txt out")
     assert out == "out\n"
     errors = [line for line in err.splitlines() if line.startswith("p2pnode: ")]
