@@ -109,7 +109,10 @@ class MemoryStore:
         network = hash(record.network) & _HASH_MASK
         torrent = self._torrents.find(record.info_hash)
         known = self._find(torrent, record.peer_id)
-        if self._is_others(known[0], network, record.key) or self._is_others(known[1], network, record.key):
+        if self._is_others(known[family], network, record.key):
+            return False
+        twin = known[1 - family]
+        if self._key[twin] and self._is_others(twin, network, record.key):
             return False
         is_download = completed and not any(map(self._is_seed, known))
         slot = known[family]
@@ -212,7 +215,7 @@ class MemoryStore:
 
     def _is_others(self, slot: int, network: int, key: int) -> bool:
         """Is this peer in another network than who speaks for it, who has not its key? Slot 0 is nobody's."""
-        return slot != 0 and self._network[slot] != network and self._key[slot] not in (0, key)
+        return slot != 0 and self._network[slot] != network and (not key or self._key[slot] != key)
 
     def _is_seed(self, slot: int) -> bool:
         return slot != 0 and self._pools.groups[self._pool[slot]] >> _KIND & _TWO_BITS == PeerKind.SEED

@@ -38,7 +38,7 @@ class PeerRecord:
     kind: PeerKind
     reach: Reach  # of that host
     network: bytes  # whose share of the room it takes, whatever address it is told with
-    key: int = 0  # with another network's, a record is replaced by who has the same key; 0: by anybody
+    key: int = 0  # from another network, a record is replaced or removed by who has its key; 0: by nobody
 
 
 @dataclass(slots=True)

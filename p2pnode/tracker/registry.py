@@ -31,6 +31,7 @@ __all__ = ["Place", "Registry", "RegistryLimits", "place_of"]
 
 _INFO_HASH_SIZE: Final = 20
 _PEER_ID_SIZE_MAX: Final = 64
+_ODD_IDS_KEY: Final = repr(hash(b"peer ids of other sizes")).encode()  # this process's own, as its hashes are
 
 # Whom a peer has a use for: a seed gives to those who lack something, and so does a partial seed (BEP 21).
 _PARTNERS: Final = {
@@ -165,8 +166,10 @@ def _checked(announce: Announce) -> Place:
 
 
 def _known_id(peer_id: bytes) -> bytes:
-    """Ids of one size: of any other, only who has it needs to be told from the rest."""
-    return peer_id if len(peer_id) == PEER_ID_SIZE else blake2b(peer_id, digest_size=PEER_ID_SIZE).digest()
+    """Ids of one size: of any other, only who has it needs to be told from the rest; nobody can foretell it."""
+    if len(peer_id) == PEER_ID_SIZE:
+        return peer_id
+    return blake2b(peer_id, digest_size=PEER_ID_SIZE, key=_ODD_IDS_KEY).digest()
 
 
 def _kind_of(announce: Announce) -> PeerKind:

@@ -137,10 +137,21 @@ class PeerStoreConformance:
         assert not store.remove(HASH, peer_id(1), record(1).network, 0)
         assert store.remove(HASH, peer_id(1), b"anywhere", 7)
 
-    def test_a_peer_without_a_key_is_replaced_from_anywhere(self, store: PeerStore) -> None:
+    @pytest.mark.parametrize("key", [0, 7])
+    def test_T6_a_peer_without_a_key_is_its_own_networks(self, store: PeerStore, key: int) -> None:
         put_all(store, [record(1)])
-        put_all(store, [replace(record(1), address=record(9).address, network=b"elsewhere", key=7)])
-        assert [peer.host for peer in store.draw(HASH, ANYBODY)] == ["0.0.0.9"]
+        stranger = replace(record(1), address=record(9).address, network=b"elsewhere", key=key)
+        assert not store.put(stranger, 0.0, LASTS_S)
+        assert not store.remove(HASH, peer_id(1), b"elsewhere", key)
+        assert [peer.host for peer in store.draw(HASH, ANYBODY)] == ["0.0.0.1"]
+        store.expire(LASTS_S + 2)
+        assert store.put(stranger, LASTS_S + 2, LASTS_S)  # who moved is there again
+
+    def test_each_address_of_a_peer_without_a_key_is_removed_from_its_network(self, store: PeerStore) -> None:
+        put_all(store, [record(1), record(1, v6=True)])
+        assert store.remove(HASH, peer_id(1), record(1).network)
+        assert [peer.host for peer in store.draw(HASH, ANYBODY)] == ["::1"]
+        assert store.counts(HASH) == SwarmCounts(1, 0, 0)
 
     # -- both families -------------------------------------------------------------------------------------
 
@@ -159,8 +170,8 @@ class PeerStoreConformance:
         assert store.counts(HASH) == SwarmCounts(1, 0, 0)
 
     def test_removing_a_peer_removes_both(self, store: PeerStore) -> None:
-        put_all(store, [record(1), record(1, v6=True)])
-        assert store.remove(HASH, peer_id(1), record(1).network)
+        put_all(store, [replace(record(1, v6=v6), key=7) for v6 in (False, True)])
+        assert store.remove(HASH, peer_id(1), record(1).network, 7)
         assert (store.peers, store.torrents) == (0, 0)
 
     # -- counting ------------------------------------------------------------------------------------------
@@ -343,8 +354,8 @@ class PeerStoreConformance:
 
     def test_T6_who_moves_into_a_network_takes_of_its_share(self) -> None:
         store = self.make(StoreLimits(peers_per_network_and_torrent=5, peers_per_network=6))
-        put_all(store, (record(number, number.to_bytes(4)) for number in range(30)))
-        put_all(store, (record(number, b"flood") for number in range(20)))
+        put_all(store, (replace(record(number), key=7) for number in range(30)))
+        put_all(store, (replace(record(number, b"flood"), key=7) for number in range(20)))
         assert drawn(store) == set(range(15, 30))
 
     def test_T6_a_last_peer_that_makes_room_in_its_own_torrent(self) -> None:

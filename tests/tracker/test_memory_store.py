@@ -29,6 +29,10 @@ class TestMemoryStore(PeerStoreConformance):
 Known = dict[tuple[bytes, bytes, bool], tuple[PeerRecord, float]]  # by info hash, id and family
 
 
+def owns(record: PeerRecord, network: bytes, key: int) -> bool:
+    return record.network == network or record.key == key != 0
+
+
 class Model:
     """What a store does as long as there is room, with nothing but dictionaries and loops."""
 
@@ -45,8 +49,10 @@ class Model:
 
     def put(self, new: PeerRecord, until: float, completed: bool) -> bool:
         before = self.of(new.info_hash, new.peer_id)
-        if any(one.network != new.network and one.key not in (0, new.key) for one in before):
-            return False
+        for one in before:
+            replaces = len(one.address) == len(new.address)
+            if (replaces or one.key) and not owns(one, new.network, new.key):
+                return False
         if completed and PeerKind.SEED not in {one.kind for one in before}:
             self.downloads[new.info_hash] += 1
         self.known[new.info_hash, new.peer_id, len(new.address) == V6_SIZE] = new, until
@@ -56,7 +62,7 @@ class Model:
         own = [
             place
             for place, (one, _) in self.known.items()
-            if place[:2] == (info_hash, who) and (one.network == network or one.key in (0, key))
+            if place[:2] == (info_hash, who) and owns(one, network, key)
         ]
         for place in own:
             del self.known[place]

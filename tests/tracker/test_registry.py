@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import blake2b
 from itertools import product
 from random import Random
 
@@ -73,8 +74,8 @@ def test_the_asker_is_counted_but_never_told_of_himself() -> None:
 
 def test_a_peer_is_replaced_by_its_id() -> None:
     registry = registry_of()
-    registry.announce(peer(1, WORLD), 0.0)
-    registry.announce(peer(1, "8.8.8.8", port=7000), 1.0)
+    registry.announce(peer(1, WORLD, key="k"), 0.0)
+    registry.announce(peer(1, "8.8.8.8", port=7000, key="k"), 1.0)
     answer = registry.announce(peer(2), 2.0)
     assert [(one.host, one.port) for one in answer.peers] == [("8.8.8.8", 7000)]
     assert answer.counts.incomplete == 2
@@ -95,6 +96,25 @@ def test_ids_of_any_length_are_told_apart() -> None:
     assert answer.counts.incomplete == len(ids)
     assert len({one.peer_id for one in answer.peers}) == len(ids) - 1
     assert all(len(one.peer_id) == 20 for one in answer.peers)
+
+
+def test_T6_an_odd_id_is_handed_out_as_one_that_nobody_can_foretell() -> None:
+    registry = registry_of()
+    registry.announce(peer(1, peer_id=b"odd"), 0.0)
+    (told,) = registry.announce(peer(2), 0.0).peers
+    assert told.peer_id != blake2b(b"odd", digest_size=20).digest()
+
+
+def test_T6_a_stranger_cannot_empty_a_swarm_of_those_who_have_no_key() -> None:
+    registry = registry_of()
+    for number in range(1, 6):
+        registry.announce(peer(number, peer_id=b"odd" * number), 0.0)
+    for told in registry.announce(peer(9, OTHER_WORLD), 1.0).peers:
+        registry.announce(peer(9, OTHER_WORLD, peer_id=told.peer_id), 2.0)
+        registry.announce(peer(9, OTHER_WORLD, peer_id=told.peer_id, event=AnnounceEvent.STOPPED), 3.0)
+    answer = registry.announce(peer(9, OTHER_WORLD), 4.0)
+    assert hosts(answer) == {WORLD}
+    assert len(answer.peers) == 5
 
 
 # -- who is told of whom -------------------------------------------------------------------------------------
