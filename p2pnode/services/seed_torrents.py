@@ -1,4 +1,4 @@
-"""The `.torrent` beside each file that is seeded: v1, one file, one tracker, and no list anywhere.
+"""The `.torrent` beside each file that is seeded: v1, one file, one tracker, one web seed, and no list anywhere.
 
 That is the form which every known reader takes, the one in Rust that refuses lists among them. A torrent is
 made anew when its file or the tracker's address changed; one that somebody else put there is left alone.
@@ -14,6 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote, urlsplit
 
 from p2pnode import config
 from p2pnode.errors import InvalidData, SourceChanged, StorageError
@@ -130,7 +131,15 @@ class SeedTorrents:
                 _log.warning("the torrent beside %r, which is not ours, is of another file", name)
             return True
         fits = (old.name, old.size, old.announce) == (os.fsencode(name), file.size, self._announce_url)
+        fits = fits and old.web_seeds == self._web_seeds(name)
         return fits and old.modified_ns > file.changed_ns + config.SETTLE_S * 1e9
+
+    def _web_seeds(self, name: str) -> tuple[str, ...]:
+        """Where clients that speak no QUIC get the file (BEP 19): from the tracker itself, if it speaks HTTP."""
+        tracker = urlsplit(self._announce_url)
+        if tracker.scheme not in ("http", "https"):
+            return ()
+        return (f"{tracker.scheme}://{tracker.netloc}/files/{quote(name)}",)
 
     def _torrent(self, fd: int, name: str, size: int) -> bytes:
         piece_length = piece_length_for(size)
@@ -145,6 +154,7 @@ class SeedTorrents:
             piece_length=piece_length,
             piece_hashes_v1=hasher.finish(),
             trackers=[[self._announce_url]],
+            web_seeds=self._web_seeds(name),
             created_by=_CREATED_BY,
         ).encode()
 
@@ -158,6 +168,7 @@ class _OldTorrent:
         metainfo = Metainfo.decode(data)
         self.name = metainfo.raw_name
         self.size = metainfo.size
+        self.web_seeds = metainfo.web_seeds
         self.is_ours = metainfo.created_by == _CREATED_BY
         outer = decode(data)
         announce = outer.get(b"announce") if isinstance(outer, dict) else None

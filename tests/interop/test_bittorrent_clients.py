@@ -6,12 +6,14 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import quote
 
+import httpx2
 import pytest
 import trio
 
 from p2pnode.torrent import Metainfo, TorrentVersion
-from tests.interop.conftest import RunningTracker
+from tests.interop.conftest import SEEDED, RunningTracker
 from tests.interop.libtorrent_client import client, libtorrent
 from tests.interop.programs import PATIENCE_S, program
 from tests.torrent.samples import KIB, content, torrent
@@ -118,3 +120,16 @@ async def test_libtorrent_over_http_and_udp_are_in_one_swarm(tmp_path: Path, url
             assert reply.endswith("received peers: 1")
             await leecher.wait_for(libtorrent.torrent_finished_alert)
     assert places.is_whole(target)
+
+
+@pytest.mark.parametrize("name", ["too_large.bin", "Größe €.txt"])
+async def test_aria2_downloads_what_the_tracker_seeds(
+    tmp_path: Path, tracker: RunningTracker, urls: dict[str, str], name: str
+) -> None:
+    """By the torrent that lies beside the file, and the web seed that it names (BEP 19): there is no other peer."""
+    beside = f"http://{tracker.host}:{tracker.http}/files/{quote(name)}.torrent"
+    with trio.fail_after(PATIENCE_S):
+        async with httpx2.AsyncClient() as web:
+            metainfo = Metainfo.decode((await web.get(beside)).content)
+        await leech(tmp_path, metainfo, urls["http"])
+    assert (tmp_path / name).read_bytes() == SEEDED[name]

@@ -527,7 +527,9 @@ async def test_Q13_a_requester_that_never_reads_loses_its_stream_and_costs_littl
         )
         await trio.sleep(5)
         assert isinstance(await ask(link, FileList()), FileList)  # it may go on, with streams that it reads
-        await trio.sleep(3 * config.SEND_STALL_TIMEOUT_S)  # one may get its first bytes when another has ended
+        await trio.sleep(
+            3 * config.SEND_STALL_TIMEOUT_S
+        )  # one may get its first bytes when another has ended
         for stream in streams:
             with pytest.raises(StreamReset) as caught:
                 await stream.receive()

@@ -105,6 +105,7 @@ async def test_the_torrent_beside_a_file(tmp_path: Path) -> None:
     assert metainfo.info_hash_v1 is not None
     assert metainfo.info_hash_v2 is None
     assert metainfo.trackers == ((ANNOUNCE,),)
+    assert metainfo.web_seeds == ("http://127.0.0.1:7000/files/data.bin",)  # BEP 19
     for piece in range(4):
         part = data[piece * 16_384 : (piece + 1) * 16_384]
         assert metainfo.match_piece_v1(piece, part) is PieceMatch.EXACT  # the last one is not padded
@@ -460,3 +461,14 @@ async def test_C2_no_name_leads_outside(name: str, tmp_path: Path, opened: list[
     assert (found is None) == (last_component(name) != "hello_world.txt")
     for path in opened:
         assert path == seed or (len(path.parts) == 1 and path.name not in ("..", ".")), path
+
+
+async def test_a_torrent_of_another_web_seed_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "a b.bin").write_bytes(b"data")
+    for address, web_seeds in (
+        ("http://h:1/announce", ("http://h:1/files/a%20b.bin",)),
+        ("https://h:2/passkey/announce", ("https://h:2/files/a%20b.bin",)),
+        ("udp://h:3/announce", ()),
+    ):
+        await seed_files(tmp_path, address).prepare()
+        assert Metainfo.decode((tmp_path / "a b.bin.torrent").read_bytes()).web_seeds == web_seeds
