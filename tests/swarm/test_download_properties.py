@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum, auto
 from random import Random
@@ -70,6 +71,7 @@ class World:
         self.requests: dict[int, RequestPieces] = {}
         self.owed: dict[int, list[tuple[int, int]]] = {}  # by request: (piece, the next byte of it)
         self.stored: dict[int, int] = {}  # bytes of a piece that are here
+        self.told: Counter[int] = Counter()  # of these, what the download was told of, perhaps by who had left
         self.spoilt: set[int] = set()
         self.present: dict[bytes, int] = {}  # what each peer says it has
         self.refused: dict[bytes, int] = {}
@@ -84,6 +86,10 @@ class World:
     def tell(self, event: Event) -> None:
         if isinstance(event, PieceVerified):
             self.verified = self.verified.adding(event.piece)
+        elif isinstance(event, BlockStored):
+            self.told[event.piece] += event.length
+        elif isinstance(event, PieceFailed):
+            del self.told[event.piece]
         self.download.receive(event, self.now)
         self.carry_out()
         self.check()
@@ -110,7 +116,7 @@ class World:
                 of_peer = [
                     r
                     for r, owed in self.owed.items()
-                    if self.requests[r].peer == peer and any(piece not in self.verified for piece, _ in owed)
+                    if self.requests[r].peer == peer and any(self.is_outstanding(piece) for piece, _ in owed)
                 ]
                 assert len(of_peer) <= LIMITS.requests_per_peer
             case CancelRequest(request):
@@ -128,6 +134,10 @@ class World:
                 self.vanish(peer)
             case Finish():
                 self.finishes += 1
+
+    def is_outstanding(self, piece: int) -> bool:
+        """Whether the download has still to hear of bytes of a piece; its hash may be under way."""
+        return piece not in self.verified and self.told[piece] < self.sizes[piece]
 
     def check_duplicates(self) -> None:
         """No piece is under way more than twice, and what may come twice of all of them is within the budget."""
