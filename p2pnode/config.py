@@ -182,6 +182,8 @@ JSON_ERROR_TEXT_LENGTH_MAX: Final = 230  # characters, at most 4 bytes each: an 
 AI_TIMEOUT_S: Final = 120.0  # for a whole answer of the AI service; less than our client waits for one
 AI_ANSWER_SIZE_MAX: Final = 1 * MIB  # of the AI service: a book, but not two
 AI_QUERIES_AT_ONCE: Final = 16  # others wait for their turn, within the same time
+AI_QUERIES_MAX: Final = 64  # asked or waiting, of all clients …
+AI_QUERIES_PER_NETWORK_MAX: Final = 4  # … and of one IPv4 address or IPv6 /64: nobody has all turns
 PEER_ID_SIZE_MAX: Final = 64  # bytes of UTF-8 in JSON; the known client's has 9 to 28 characters
 
 # -- doors for programs that others wrote -------------------------------------------------------------------

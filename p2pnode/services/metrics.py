@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
 from p2pnode.services.request_log import RequestLog
@@ -15,6 +15,8 @@ from p2pnode.services.tracker import Tracker
 __all__ = ["METRICS_CONTENT_TYPE", "Metrics"]
 
 METRICS_CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_GAUGES: Final = frozenset(("torrents", "peers"))  # all else of a tracker only grows
 
 
 class Metrics(Collector):
@@ -44,7 +46,8 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """What `CollectorRegistry` asks for."""
         for name, value in self._tracker.statistics.items():
-            yield GaugeMetricFamily(f"p2pnode_tracker_{name}", f"tracker: {name}", value=value)
+            family = GaugeMetricFamily if name in _GAUGES else CounterMetricFamily
+            yield family(f"p2pnode_tracker_{name}", f"tracker: {name}", value=value)
         requests = SummaryMetricFamily(
             "p2pnode_request_seconds",
             "requests answered, and how long that took",

@@ -36,6 +36,7 @@ __all__ = ["application"]
 
 _QUESTION: Final = re.compile(r"(?:/(?P<passkey>[^/]+))?/(?P<kind>announce|scrape)")
 _PAGE: Final = re.compile(r"/(files|health|metrics|stats)(?:/|\Z)")
+_BROKEN_OFF: Final = "broken off"
 _LANGUAGES: Final = {"2": "http/2", "3": "http/3"}
 
 # For whatever a browser shows: it runs nothing of it, and takes it for nothing else than it says.
@@ -75,23 +76,25 @@ class _TrackerApplication:
             return
         begun = perf_counter()
         question = _QUESTION.fullmatch(scope["path"])
-        if len(scope["raw_path"]) + len(scope["query_string"]) > config.HTTP_URI_LENGTH_MAX:
-            kind, outcome = "other", "414"
-            await PlainTextResponse("too long an address\n", HTTPStatus.REQUEST_URI_TOO_LONG)(
-                scope, receive, send
-            )
-        elif question is not None and scope["method"] == "GET":
-            kind = question["kind"]
-            outcome = await self._answer(kind, question["passkey"], scope, send)
-        elif question is not None:
-            kind, outcome = question["kind"], "405"
-            await PlainTextResponse("only GET\n", HTTPStatus.METHOD_NOT_ALLOWED, {"allow": "GET"})(
-                scope, receive, send
-            )
-        else:
-            kind, outcome = await self._show(scope, receive, send)
-        language = _LANGUAGES.get(scope["http_version"], "http/1.1")
-        self._request_log.note(language, kind, tuple(scope["client"]), perf_counter() - begun, outcome)
+        page = _PAGE.match(scope["path"])
+        kind = question["kind"] if question else page[1] if page else "other"
+        outcome = _BROKEN_OFF
+        try:
+            if len(scope["raw_path"]) + len(scope["query_string"]) > config.HTTP_URI_LENGTH_MAX:
+                kind, status = "other", HTTPStatus.REQUEST_URI_TOO_LONG
+                await PlainTextResponse("too long an address\n", status)(scope, receive, send)
+                outcome = str(int(status))
+            elif question is None:
+                outcome = await self._show(scope, receive, send)
+            elif scope["method"] == "GET":
+                outcome = await self._answer(kind, question["passkey"], scope, send)
+            else:
+                status = HTTPStatus.METHOD_NOT_ALLOWED
+                await PlainTextResponse("only GET\n", status, {"allow": "GET"})(scope, receive, send)
+                outcome = str(int(status))
+        finally:  # who left is counted too
+            language = _LANGUAGES.get(scope["http_version"], "http/1.1")
+            self._request_log.note(language, kind, tuple(scope["client"]), perf_counter() - begun, outcome)
 
     async def _answer(self, kind: str, passkey: str | None, scope: Scope, send: Send) -> str:
         """Answer an announce or a scrape; what came of it."""
@@ -149,20 +152,23 @@ class _TrackerApplication:
         found = self._tracker.scrape(info_hashes, passkey=passkey, language=Language.HTTP)
         return wire.encode_scrape({info_hash: _counts(counts) for info_hash, counts in found.items()})
 
-    async def _show(self, scope: Scope, receive: Receive, send: Send) -> tuple[str, str]:
-        """Answer a request for a page; its kind, and what came of it."""
+    async def _show(self, scope: Scope, receive: Receive, send: Send) -> str:
+        """Answer a request for a page; what came of it."""
         status = 0
+        is_whole = False
 
         async def send_safely(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_whole
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *_SAFETY]
             await send(message)
+            is_whole = message["type"] == "http.response.body" and not message.get("more_body")
 
         await self._pages(scope, receive, send_safely)
-        page = _PAGE.match(scope["path"])
-        return page[1] if page else "other", "ok" if status < 400 else str(int(status))
+        if not is_whole:
+            return _BROKEN_OFF
+        return "ok" if status < 400 else str(int(status))
 
 
 def _counts(counts: SwarmCounts) -> wire.Counts:

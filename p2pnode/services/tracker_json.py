@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeAlias
 
 from p2pnode import config
 from p2pnode.errors import REMOTE_FAULTS, Refused, StorageError
+from p2pnode.services.network_shares import NetworkShares
 from p2pnode.services.request_log import RequestLog
 from p2pnode.services.seed_files import OpenedFile, SeedFiles
 from p2pnode.services.tracker import Language, Tracker
@@ -76,6 +77,7 @@ class JsonTracker:
         self._seed_files = seed_files
         self._query = query
         self._request_log = request_log
+        self._queries = NetworkShares(config.AI_QUERIES_MAX, config.AI_QUERIES_PER_NETWORK_MAX)
         self._capabilities = ("tracker", "scrape", "files") + (("ai",) if query is not None else ())
 
     async def respond(self, body: bytes | None, client: Address, send: Send) -> None:
@@ -108,7 +110,7 @@ class JsonTracker:
             case ScrapeRequest():
                 return self._scrape(request)
             case Query():
-                return await self._ask(request)
+                return await self._ask(request, client)
             case CapabilityFrame():
                 theirs = frozenset(request.capabilities)
                 return capability_answer([name for name in self._capabilities if name in theirs])
@@ -145,11 +147,14 @@ class JsonTracker:
             {text: (one.complete, one.downloaded, one.incomplete) for text, one in found if one is not None}
         )
 
-    async def _ask(self, query: Query) -> bytes | ErrorReply:
+    async def _ask(self, query: Query, client: Address) -> bytes | ErrorReply:
         if self._query is None:
             return ErrorReply("AI processing not available", ErrorCode.AI_UNAVAILABLE)
         try:
-            answer = await self._query.answer(query)
+            with self._queries.place(client[0]) as has_place:
+                if not has_place:
+                    return ErrorReply("Too many queries at once, ask again later", ErrorCode.REFUSED)
+                answer = await self._query.answer(query)
         except REMOTE_FAULTS as fault:
             return ErrorReply(f"AI processing failed: {fault}", ErrorCode.INTERNAL_ERROR)
         try:

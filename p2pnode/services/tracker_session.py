@@ -44,12 +44,14 @@ from p2pnode.wire.tracker_answers import (
     read_answer,
     reply_in,
 )
+from p2pnode.wire.tracker_json import ErrorCode
 
 ALPN: Final = "h3"
 PEER_PORT: Final = 6881  # what the known client claims; nobody listens there, it gives nothing
 PEER_ID_PREFIX: Final = "-PN0001-"  # Azureus style (BEP 20); 12 random characters follow
 
 _KINDS: Final = {"info_hash": "announce", "file": "file", "query": "query", "scrape": "scrape"}
+_CODES: Final = frozenset(code.value for code in ErrorCode)
 _TLS_ALERTS: Final = range(0x100, 0x200)  # as QUIC writes them (RFC 9000 §20.1)
 
 log = logging.getLogger(__name__)
@@ -115,7 +117,9 @@ class TrackerSession:
             answer = read_answer(await self._ask_until_answered(encode_request(request), patience_s))
             outcome = "ok"
         except P2PNodeError as error:
-            outcome = (error.code if isinstance(error, ErrorAnswer) else "") or type(error).__name__
+            # A code that we do not know may be any word: nothing is counted under a tracker's own words.
+            code = error.code if isinstance(error, ErrorAnswer) else ""
+            outcome = code if code in _CODES else type(error).__name__
             raise
         finally:
             self._note(request, trio.current_time() - began, outcome)

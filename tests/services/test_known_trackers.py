@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import trustme
 from cryptography import x509
 
 from p2pnode.errors import StorageError, TrustError
@@ -81,3 +82,19 @@ def test_a_file_that_cannot_be_written_is_said(tmp_path: Path, said: list[str]) 
     with pytest.raises(StorageError):
         known.trust("a:1").check_certificate([certificate()], None)
     assert said == []
+
+
+def test_who_was_vouched_for_must_be_so_from_then_on(
+    known: KnownTrackers, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    trust = known.trust("tracker.example:7001")
+    for _ in range(2):  # another key each time
+        pem = authority.issue_cert("tracker.example").cert_chain_pems[0].bytes()
+        assert trust.check_certificate([x509.load_pem_x509_certificate(pem)], "tracker.example")
+    assert known.path.read_text() == "tracker.example:7001 ca\n"
+    assert said == []
+    with pytest.raises(TrustError, match="none does now"):
+        trust.check_certificate([certificate()], "tracker.example")

@@ -10,6 +10,7 @@ from urllib.parse import quote_from_bytes
 
 import httpx2
 import pytest
+import trio
 
 from p2pnode import config
 from p2pnode.services.request_log import RequestLog
@@ -314,6 +315,16 @@ async def test_a_file_that_shrinks_while_it_is_sent_is_seen_to_be_cut_short(tmp_
         os.truncate(path, 10)
         with pytest.raises(httpx2.RemoteProtocolError):
             await answer.aread()
+    assert site.outcomes() == [("http/1.1", "files", "broken off")]
+
+
+async def test_a_client_that_leaves_is_counted(tmp_path: Path) -> None:
+    site = site_of(tmp_path)
+    (tmp_path / "large.bin").write_bytes(bytes(64 * config.HTTP_FILE_PART_SIZE))
+    async with serving(site.application) as address, await trio.open_tcp_stream(*address) as stream:
+        await stream.send_all(b"GET /files/large.bin HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await stream.receive_some()
+    assert site.outcomes() == [("http/1.1", "files", "broken off")]
 
 
 async def test_so_many_files_are_sent_at_a_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,6 +384,8 @@ async def test_metrics(site: Site) -> None:
     assert answer.headers["content-type"].startswith("text/plain; version=")
     lines = answer.text.splitlines()
     assert "p2pnode_tracker_peers 1.0" in lines
+    assert "# TYPE p2pnode_tracker_announces_total counter" in lines
+    assert "p2pnode_tracker_announces_total 1.0" in lines
     for outcome in ("ok", "malformed"):
         labels = f'kind="announce",language="http/1.1",outcome="{outcome}"'
         assert f"p2pnode_request_seconds_count{{{labels}}} 1.0" in lines

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import pytest
 import trio
+import trio.testing
 
 from p2pnode import config
 from p2pnode.errors import StorageError, TimedOut
@@ -377,3 +378,20 @@ async def test_a_service_that_takes_too_long(tmp_path: Path) -> None:
     asked = Asked(tmp_path, query=Slow())
     assert (await asked.ask(query="x"))["code"] == "INTERNAL_ERROR"
     assert asked.outcomes() == {RequestKey("json", "query", "INTERNAL_ERROR"): 1}
+
+
+async def test_one_network_does_not_take_all_queries(tmp_path: Path) -> None:
+    class Waiting:
+        async def answer(self, query: Query) -> QueryAnswer:
+            if query.text == "wait":
+                await trio.sleep_forever()
+            raise TimedOut("asked")
+
+    asked = Asked(tmp_path, query=Waiting())
+    async with trio.open_nursery() as nursery:
+        for _ in range(config.AI_QUERIES_PER_NETWORK_MAX):
+            nursery.start_soon(asked.ask_raw, b'{"query":"wait"}')
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await asked.ask(query="x"))["code"] == "REFUSED"
+        assert (await asked.ask(OTHER, query="x"))["code"] == "INTERNAL_ERROR"
+        nursery.cancel_scope.cancel()

@@ -317,9 +317,8 @@ async def test_a_query_takes_its_time_and_what_was_said_before(autojump_clock: M
 
 async def test_each_request_is_noted_with_its_outcome(autojump_clock: MockClock) -> None:
     async def answer(stream: Stream, request: Request) -> None:
-        await say(
-            stream, {"answer": "x"} if "query" in request else {"error": "x", "code": "FILE_READ_ERROR"}
-        )
+        code = "A_WORD_OF_THEIRS" if "scrape" in request else "FILE_READ_ERROR"
+        await say(stream, {"answer": "x"} if "query" in request else {"error": "x", "code": code})
 
     async with conversation(answer) as (_, session):
         session.request_log = RequestLog()
@@ -330,5 +329,5 @@ async def test_each_request_is_noted_with_its_outcome(autojump_clock: MockClock)
     assert {tuple(key): tally.count for key, tally in session.request_log.tallies.items()} == {
         ("json", "query", "ok"): 1,
         ("json", "file", "FILE_READ_ERROR"): 1,
-        ("json", "scrape", "FILE_READ_ERROR"): 1,
+        ("json", "scrape", "ErrorAnswer"): 1,
     }
