@@ -24,9 +24,10 @@ from typing import Final
 
 import trio
 
-from p2pnode.assembly.tracker_client import TORRENT_SUFFIX, TrackerTrust, open_tracker_client
+from p2pnode.assembly.tracker_client import TrackerTrust, open_tracker_client
 from p2pnode.node.node import Node
 from p2pnode.quic import Connection, Credentials, Endpoint, NodeKey, NoTrust, open_udp_socket
+from p2pnode.torrent import TORRENT_SUFFIX
 
 LARGE: Final = "large.bin"
 _ALPN: Final = "h3"

@@ -16,7 +16,6 @@ from p2pnode.quic import Credentials, Diagnostics, Endpoint, EndpointOptions, No
 from p2pnode.services.known_trackers import KnownTrackers
 from p2pnode.services.request_log import RequestLog
 from p2pnode.services.tracker_download import (
-    TORRENT_SUFFIX,
     DownloadAnnounced,
     DownloadCompleted,
     DownloadSwitched,
@@ -27,7 +26,6 @@ from p2pnode.services.tracker_download import (
 from p2pnode.services.tracker_session import TrackerSession
 
 __all__ = [
-    "TORRENT_SUFFIX",
     "DownloadAnnounced",
     "DownloadCompleted",
     "DownloadSwitched",

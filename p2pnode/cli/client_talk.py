@@ -13,7 +13,6 @@ import trio
 
 from p2pnode.assembly import Diagnostics
 from p2pnode.assembly.tracker_client import (
-    TORRENT_SUFFIX,
     DownloadAnnounced,
     DownloadCompleted,
     DownloadSwitched,
@@ -32,7 +31,7 @@ from p2pnode.cli.units import duration_text, size_text
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
 from p2pnode.node.server_reference import ServerReference
-from p2pnode.torrent import Metainfo, last_component, printable
+from p2pnode.torrent import TORRENT_SUFFIX, Metainfo, last_component, printable
 
 SERVER: Final = "127.0.0.1"
 PORT: Final = 7001

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from p2pnode.assembly.front_ends import AiChoice, FrontEndOptions, TrackerOptions
-from p2pnode.cli.options import duration, packed
+from p2pnode.cli.options import duration, packed, union
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -19,6 +19,8 @@ QUIC_PORT: Final = 7001
 HTTP_PORT: Final = 7000
 HTTPS_PORT: Final = 7443
 UDP_PORT: Final = 7000
+INTERVAL_MIN_S: Final = 30  # more often, announces are most of the traffic
+INTERVAL_MAX_S: Final = 24 * 3600
 _INFO_HASH: Final = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 _PASSKEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -90,6 +92,14 @@ def _words_of(path: Path) -> list[tuple[int, str]]:
     return [(number, word) for number, word in words if word]
 
 
+def interval(value: str) -> float:
+    """Read the time between two announces: 30 s to a day."""
+    seconds = duration(value)
+    if not INTERVAL_MIN_S <= seconds <= INTERVAL_MAX_S:
+        raise click.BadParameter(f"{value} is out of range: {INTERVAL_MIN_S} s to {INTERVAL_MAX_S} s")
+    return seconds
+
+
 def front_end_options(function: _Function) -> _Function:
     """`--http` and so on; the function gets `front_ends: FrontEndOptions`, its hosts still empty."""
     return packed(
@@ -100,7 +110,7 @@ def front_end_options(function: _Function) -> _Function:
         port_option("--udp", usual=UDP_PORT, help="Answer over UDP as BEP 15 says."),
         click.option(
             "--interval",
-            type=duration,
+            type=interval,
             metavar="SECONDS",
             default="1800",
             show_default=True,
@@ -164,7 +174,7 @@ def _front_ends(
         udp=None if udp is None else ("", udp),
         tracker=TrackerOptions(
             interval_s=round(interval),
-            passkeys=_union(passkey) if passkey else None,
+            passkeys=union(passkey),
             allowed=allow_torrents,
             denied=deny_torrents or frozenset(),
             trust_claimed_hosts=trust_claimed_ip,
@@ -185,7 +195,3 @@ def opened(options: FrontEndOptions, host: str, *, quic: int | None) -> FrontEnd
         https=options.https and (host, options.https[1]),
         udp=options.udp and (host, options.udp[1]),
     )
-
-
-def _union(groups: Iterable[frozenset[str]]) -> frozenset[str]:
-    return frozenset().union(*groups)

@@ -23,6 +23,7 @@ from p2pnode.node.rate_limits import RateLimits
 from p2pnode.torrent import Selection
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Item = TypeVar("_Item")
 
 _NODE_ID: Final = re.compile(r"[0-9a-fA-F]{64}")
 _LISTEN: Final = re.compile(r"(?:\[([^\]]+)\]|([^:\[\]]+)):(\d{1,5})")
@@ -93,8 +94,8 @@ DIRECTORY: Final = click.Path(file_okay=False, path_type=Path)
 FILE: Final = click.Path(path_type=Path)  # whoever reads it says what is wrong with it
 
 
-def union(groups: Iterable[frozenset[bytes]]) -> frozenset[bytes] | None:
-    """All node ids of a repeated option; None when it was not given at all."""
+def union(groups: Iterable[frozenset[_Item]]) -> frozenset[_Item] | None:
+    """All values of a repeated option; None when it was not given at all."""
     listed = tuple(groups)
     return frozenset().union(*listed) if listed else None
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from p2pnode.assembly.tracker_client import (
-    TORRENT_SUFFIX,
     TrackerDownloads,
     TrackerTrust,
     open_tracker_client,
@@ -18,6 +17,7 @@ from p2pnode.cli.console import Console
 from p2pnode.node.events import NodeEvent
 from p2pnode.node.node import Node
 from p2pnode.node.server_reference import ServerReference
+from p2pnode.torrent import TORRENT_SUFFIX
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -20,26 +19,27 @@ import trio
 from p2pnode import config
 from p2pnode.errors import StorageError
 from p2pnode.node.blocking import RunBlocking
-from p2pnode.services.seed_torrents import SeedTorrents, hidden_name, is_offered, write_new
+from p2pnode.services.seed_torrents import SeedTorrents, is_offered, write_new
 from p2pnode.storage import confined
 from p2pnode.storage.faults import storage_error, translated
 from p2pnode.storage.open_files import read_at
+from p2pnode.storage.partial import hidden_name
 from p2pnode.storage.publishing import publish
+from p2pnode.torrent import last_component
 
-__all__ = ["HELLO_CONTENT", "HELLO_NAME", "OpenedFile", "SeedFiles", "last_component"]
+__all__ = ["HELLO_CONTENT", "HELLO_NAME", "OpenedFile", "SeedFiles", "asked_name"]
 
 HELLO_NAME: Final = "hello_world.txt"
 HELLO_CONTENT: Final = b"Hello World from QUIC Server!\n"
 
 # What an open says of a name that no file of the share has; of a symbolic link, too.
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO})
-_SEPARATOR: Final = re.compile(r"[/\\]")
 _log = logging.getLogger(__name__)
 
 
-def last_component(name: str) -> str:
+def asked_name(name: str) -> str:
     """What a name means here: what follows its last `/` or `\\`, and the hello file where that is nothing."""
-    return _SEPARATOR.split(name)[-1] or HELLO_NAME
+    return HELLO_NAME if not name or name.endswith(("/", "\\")) else last_component(name)
 
 
 class OpenedFile:
@@ -103,11 +103,11 @@ class SeedFiles:
         return await self._run_blocking(self._list)
 
     async def open(self, name: str) -> OpenedFile | None:
-        """The file that a name means, as `last_component` says; None where there is none for others to see.
+        """The file that a name means, as `asked_name` says; None where there is none for others to see.
 
         StorageError when it is there but cannot be opened. To be used as a context manager.
         """
-        name = last_component(name)
+        name = asked_name(name)
         fd = await self._run_blocking(self._open, name)
         return None if fd is None else OpenedFile(fd, name, self._run_blocking)
 
@@ -126,8 +126,9 @@ class SeedFiles:
             root_fd = confined.open_root(self._directory)
             try:
                 if not _is_taken(root_fd, HELLO_NAME):
-                    write_new(root_fd, hidden_name(HELLO_NAME), HELLO_CONTENT)
-                    publish(root_fd, hidden_name(HELLO_NAME), HELLO_NAME, is_directory=False)
+                    hidden = hidden_name(HELLO_NAME, config.PARTIAL_SUFFIX)
+                    write_new(root_fd, hidden, HELLO_CONTENT)
+                    publish(root_fd, hidden, HELLO_NAME, is_directory=False)
             finally:
                 os.close(root_fd)
 

@@ -21,9 +21,11 @@ from p2pnode.errors import InvalidData, SourceChanged, StorageError
 from p2pnode.storage import confined
 from p2pnode.storage.faults import translated
 from p2pnode.storage.open_files import read_at
+from p2pnode.storage.partial import hidden_name
 from p2pnode.storage.reading import read_in_steps
 from p2pnode.storage.scanning import Signature
 from p2pnode.torrent import (
+    TORRENT_SUFFIX,
     FileHashes,
     HashedFile,
     Metainfo,
@@ -34,9 +36,8 @@ from p2pnode.torrent import (
 )
 from p2pnode.wire.bencoding import decode
 
-__all__ = ["TORRENT_SUFFIX", "SeedTorrents", "hidden_name", "is_offered", "write_new"]
+__all__ = ["SeedTorrents", "is_offered", "write_new"]
 
-TORRENT_SUFFIX: Final = ".torrent"
 _CREATED_BY: Final = "p2pnode"  # by this a torrent of ours is known
 _log = logging.getLogger(__name__)
 
@@ -48,11 +49,6 @@ def is_offered(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return not name.startswith(".")
-
-
-def hidden_name(name: str) -> str:
-    """The name of a file while it is written."""
-    return f".{name}{config.PARTIAL_SUFFIX}"
 
 
 def write_new(root_fd: int, name: str, data: bytes) -> None:
@@ -81,7 +77,8 @@ class SeedTorrents:
         with translated("list", self._directory):
             root_fd = confined.open_root(self._directory)
         try:
-            names = [entry.name for entry in os.scandir(root_fd) if _gets_torrent(entry.name)]
+            with translated("list", self._directory), os.scandir(root_fd) as entries:
+                names = [entry.name for entry in entries if _gets_torrent(entry.name)]
             self._seen = {name: self._seen[name] for name in names if name in self._seen}
             for name in sorted(names):
                 self._renew_one(root_fd, name, settled_only)
@@ -117,13 +114,9 @@ class SeedTorrents:
         finally:
             os.close(fd)
         if old is None or old.data != new:
-            write_new(root_fd, hidden_name(name + TORRENT_SUFFIX), new)
-            os.rename(
-                hidden_name(name + TORRENT_SUFFIX),
-                name + TORRENT_SUFFIX,
-                src_dir_fd=root_fd,
-                dst_dir_fd=root_fd,
-            )
+            hidden = hidden_name(name + TORRENT_SUFFIX, config.PARTIAL_SUFFIX)
+            write_new(root_fd, hidden, new)
+            os.rename(hidden, name + TORRENT_SUFFIX, src_dir_fd=root_fd, dst_dir_fd=root_fd)
 
     def _will_do(self, old: _OldTorrent, name: str, file: Signature) -> bool:
         if not old.is_ours:

@@ -46,7 +46,6 @@ from p2pnode.wire.communication import FileItem
 from p2pnode.wire.tracker_answers import file_in
 from p2pnode.wire.tracker_json import ErrorCode
 
-TORRENT_SUFFIX: Final = ".torrent"
 STAGED_SUFFIX: Final = ".p2pnode-fetch"  # of what has come, but is not verified yet
 
 log = logging.getLogger(__name__)

@@ -19,13 +19,14 @@ from p2pnode.torrent.merkle import (
     root_of_layer,
 )
 from p2pnode.torrent.metainfo import Metainfo, PieceMatch
-from p2pnode.torrent.names import last_component, printable, safe_component, safe_name
+from p2pnode.torrent.names import TORRENT_SUFFIX, last_component, printable, safe_component, safe_name
 from p2pnode.torrent.pieces import Piece, PieceSpan, block_count, piece_count, piece_length_for
 from p2pnode.torrent.selection import Selection
 from p2pnode.torrent.ticket import Ticket, TicketNode, TicketServer
 
 __all__ = [
     "HASH_SIZE",
+    "TORRENT_SUFFIX",
     "Bitfield",
     "FileHasher",
     "FileHashes",

@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 from p2pnode.config import COMPONENT_SIZE_MAX
 
-__all__ = ["last_component", "printable", "safe_component", "safe_name", "safe_paths"]
+__all__ = ["TORRENT_SUFFIX", "last_component", "printable", "safe_component", "safe_name", "safe_paths"]
 
 SafePath = tuple[str, ...]
 
@@ -32,6 +32,7 @@ _DEVICES: Final = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|clock\$|(?:com|lpt)[0-9¹²³])[ ]*(?:\.|\Z)", re.IGNORECASE
 )
 _NUMBER_SIZE: Final = 8  # a dot and seven digits: more than there are files in a torrent
+TORRENT_SUFFIX: Final = ".torrent"
 _EXTENSION_SIZE_MAX: Final = 32  # bytes, with the dot; a longer one is a part of the name
 
 

@@ -111,3 +111,14 @@ def test_a_flag_for_a_port_shows_its_usual_one() -> None:
     def verb(http: int | None) -> None: ...
 
     assert "[PORT=7000]" in verb.get_help(click.Context(verb))
+
+
+@pytest.mark.parametrize("value", ["0", "29", "86401", "5000000000"])
+def test_an_interval_out_of_range_is_refused(value: str) -> None:
+    with pytest.raises(click.BadParameter, match="out of range"):
+        options_of("--http", "--interval", value)
+
+
+@pytest.mark.parametrize("value", ["30", "86400"])
+def test_the_bounds_of_the_interval_are_allowed(value: str) -> None:
+    assert options_of("--http", "--interval", value).tracker.interval_s == int(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ import trio
 from p2pnode import config
 from p2pnode.errors import StorageError
 from p2pnode.services import seed_torrents
-from p2pnode.services.seed_files import HELLO_CONTENT, OpenedFile, SeedFiles, last_component
+from p2pnode.services.seed_files import HELLO_CONTENT, OpenedFile, SeedFiles, asked_name
 from p2pnode.testing.nodes import inline_blocking
 from p2pnode.torrent import Metainfo, PieceMatch
 from p2pnode.wire.bencoding import decode
@@ -343,7 +344,7 @@ async def test_a_share_that_vanishes_is_a_warning(
     ],
 )
 def test_the_last_component_is_meant(asked: str, meant: str) -> None:
-    assert last_component(asked) == meant
+    assert asked_name(asked) == meant
 
 
 async def test_a_file_is_read_in_ranges(tmp_path: Path) -> None:
@@ -458,7 +459,7 @@ async def test_C2_no_name_leads_outside(name: str, tmp_path: Path, opened: list[
     opened.clear()  # what the test itself wrote
     found = await content(files, name)
     assert found in (None, HELLO)  # `../` asks for nothing, which is the hello file
-    assert (found is None) == (last_component(name) != "hello_world.txt")
+    assert (found is None) == (asked_name(name) != "hello_world.txt")
     for path in opened:
         assert path == seed or (len(path.parts) == 1 and path.name not in ("..", ".")), path
 
@@ -472,3 +473,27 @@ async def test_a_torrent_of_another_web_seed_is_made_anew(tmp_path: Path) -> Non
     ):
         await seed_files(tmp_path, address).prepare()
         assert Metainfo.decode((tmp_path / "a b.bin.torrent").read_bytes()).web_seeds == web_seeds
+
+
+# -- what the system refuses -------------------------------------------------------------------------------
+
+
+async def test_a_directory_that_cannot_be_listed_for_want_of_descriptors_is_a_storage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = seed_files(tmp_path)
+    await files.prepare()
+
+    def refuse(_directory: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StorageError, match="cannot list"):
+        seed_torrents.SeedTorrents(tmp_path, ANNOUNCE).renew(settled_only=True)
+
+
+async def test_a_file_with_a_long_name_gets_its_torrent(tmp_path: Path) -> None:
+    name = "n" * 240
+    (tmp_path / name).write_bytes(b"content")
+    await seed_files(tmp_path).prepare()
+    assert Metainfo.decode((tmp_path / f"{name}.torrent").read_bytes()).size == 7
