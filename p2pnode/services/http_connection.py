@@ -9,11 +9,13 @@ request is a task, and how long anything may take is one deadline that is moved 
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from math import inf
 from typing import Any, Final
+from urllib.parse import unquote
 
 import h2.exceptions
 import h11
@@ -45,6 +47,7 @@ _ESCAPES: Final = (
     NameError,  # of a field that is missing
     ValueError,  # bytes that are no ASCII
 )
+_ABSOLUTE: Final = re.compile(rb"https?://(?P<host>[^/]+)(?P<path>/.*)?", re.IGNORECASE)
 _LENGTHS: Final = frozenset((b"content-length", b"transfer-encoding"))
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 _TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -254,6 +257,7 @@ class HttpConnection:
         send: Callable[[Message | None], Awaitable[None]],
     ) -> Send:
         """Run the application for one request; what is returned takes in what else comes of it."""
+        scope = _in_origin_form(scope)
         lengths = _LENGTHS & {name for name, _ in scope["headers"]}
         if lengths == _LENGTHS:
             application = _refuse_two_lengths
@@ -272,6 +276,23 @@ class HttpConnection:
     def cut_short(self) -> None:
         """An answer was begun and cannot be ended: only the end of the connection says so."""
         self._end()
+
+
+def _in_origin_form(scope: Scope) -> Scope:
+    """A whole address may be asked for, as of a proxy: its host counts, not the field's (RFC 9112 §3.2.2)."""
+    absolute = _ABSOLUTE.fullmatch(scope["raw_path"])
+    if absolute is None:
+        return scope
+    raw_path = absolute["path"] or b"/"
+    return {
+        **scope,
+        "raw_path": raw_path,
+        "path": unquote(raw_path.decode("ascii")),
+        "headers": [
+            *(field for field in scope["headers"] if field[0] != b"host"),
+            (b"host", absolute["host"]),
+        ],
+    }
 
 
 async def _refuse_two_lengths(scope: Scope, receive: Receive, send: Send) -> None:
@@ -330,8 +351,17 @@ class _Request:
         if message["type"] == "http.response.start":
             self._is_cut_short = True
         is_last = message["type"] == "http.response.body" and not message.get("more_body")
-        while is_last and self._has_more:  # what came after the answer would make no sense to the protocol
-            await self._receive()
+        if is_last and self._has_more:
+            await self._pass_over()
         await self._connection.answer(self._send, message)
         if is_last:
             self._is_cut_short = False
+
+    async def _pass_over(self) -> None:
+        """Wait for the end of a body that nobody wants: what came after the answer would make no sense to the protocol.
+
+        Not for long: over HTTP/1.1 the answer to a body that is still coming ends the connection.
+        """
+        with trio.move_on_after(inf if self._scope["http_version"] == "2" else config.HTTP_LINGER_S):
+            while self._has_more:
+                await self._receive()

@@ -116,6 +116,27 @@ async def test_a_body_that_nobody_wants(http2: bool) -> None:
             assert answer.status_code == 200
 
 
+async def test_a_body_that_does_not_end_is_not_waited_for(autojump_clock: trio.abc.Clock) -> None:
+    head = b"POST /x HTTP/1.1\r\nHost: tracker\r\nContent-Length: 100000000\r\n\r\n"
+    async with serving(tell) as address:
+        before = trio.current_time()
+        assert statuses(await speak(address, head + bytes(1000))) == [200]
+        assert trio.current_time() - before < config.HTTP_STALL_TIMEOUT_S / 2
+
+
+async def test_a_whole_address_is_asked_for_and_its_host_counts() -> None:
+    async def tell_host(scope: Scope, receive: Receive, send: Send) -> None:
+        hosts = b" ".join(value for name, value in scope["headers"] if name == b"host")
+        body = b"%b %b %b" % (scope["path"].encode(), scope["query_string"], hosts)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    request = b"GET %b HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n"
+    async with serving(tell_host) as address:
+        assert b"/a b q=1 tracker:7000" in await speak(address, request % b"http://tracker:7000/a%20b?q=1")
+        assert b"/  tracker" in await speak(address, request % b"HTTP://tracker")
+
+
 async def test_the_application_is_told_that_the_client_left() -> None:
     left = trio.Event()
 
