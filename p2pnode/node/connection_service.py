@@ -41,6 +41,8 @@ def endpoint_options(
 ) -> EndpointOptions:
     """How a node's endpoint listens: for its own language first, then for those of its services."""
     languages = {alpn: service.unidirectional_streams_max for service in services for alpn in service.alpns}
+    if services:  # a smaller window never shows that a request, kept unread, has ended or is too long
+        receive_window = max(receive_window, config.JSON_REQUEST_SIZE_MAX + 1)
     return EndpointOptions(
         alpns=[config.ALPN, *languages],
         unidirectional_streams=languages,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from trio.testing import MockClock
 
+from p2pnode import config
 from p2pnode.errors import ConnectFailed, ConnectionClosed, Refused, RemoteProtocolError
+from p2pnode.node.rate_limits import RateLimits
 from p2pnode.quic import Connection, Endpoint, NoTrust
 from p2pnode.testing.nodes import PORT
 from tests.node.conftest import SERVER, Swarm
@@ -28,6 +31,17 @@ class Echo:
             if said == b"bye":
                 return
             await stream.send_all(connection.alpn.encode() + b": " + said)
+            await stream.send_eof()
+
+
+class Whole(Echo):
+    """Says how long each request is that it waited for unread, or that it is too long."""
+
+    async def serve(self, connection: Connection) -> None:
+        while True:
+            stream = await connection.accept_stream()
+            is_whole = await stream.wait_whole(config.JSON_REQUEST_SIZE_MAX)
+            await stream.send_all(str(stream.unread).encode() if is_whole else b"too long")
             await stream.send_eof()
 
 
@@ -70,3 +84,15 @@ async def test_a_fault_or_an_end_is_that_of_one_connection(
         with pytest.raises(ConnectionClosed):
             await ask(one, last_word)
         assert await ask(other, b"hello") == b"h3: hello"
+
+
+async def test_a_request_is_whole_at_a_node_whose_rate_is_limited(
+    autojump_clock: MockClock, swarm: Swarm
+) -> None:
+    await swarm.start_server(connection_services=[Whole("h3")], limits=RateLimits(down=20_000))
+    sizes = {60_000: b"60000", config.JSON_REQUEST_SIZE_MAX + 1: b"too long"}
+    async with endpoint_at(swarm.network, DIALER) as dialer:
+        connection = await dial(dialer, "h3")
+        for size, answer in sizes.items():
+            with trio.fail_after(20):
+                assert await ask(connection, bytes(size)) == answer
