@@ -184,7 +184,7 @@ async def _tracker(
         yield address_text((choice.server, choice.port)), None
         return
     async with trio.open_nursery() as nursery:
-        own = OwnTracker(scratch / "tracker", choice.log_dir / "tracker.log", nursery)
+        own = OwnTracker(scratch / "tracker", choice.log_dir, nursery)
         await trio.to_thread.run_sync(make_files, own.seed_dir, file_set(large=choice.large))
         await own.start()
         address = f"127.0.0.1:{own.port}"

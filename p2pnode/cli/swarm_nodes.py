@@ -90,12 +90,6 @@ class SwarmNode:
         assert self._process is not None
         self._process.kill()
 
-    async def cut(self) -> None:
-        """End the process as a power cut would, and wait until it is gone."""
-        self.kill()
-        assert self._process is not None
-        await self._process.wait()
-
     def items(self) -> frozenset[str]:
         """The names of what it has whole: its own from the start, or fetched to the last event."""
         names: dict[str, set[str]] = {"file_shared": set(), "fetch_started": set(), "fetch_completed": set()}

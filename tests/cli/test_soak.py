@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,17 @@ def test_other_bytes_than_the_reference_are_a_failure_and_none_a_warning(home: H
     assert "[3] data.json WARN: there is no reference hash" in ended.err
     assert "6 downloads: OK 4, RETRY 0, FAIL 1, WARN 1" in ended.err
     assert ended.out.splitlines()[1].split("\t")[:5] == ["small.txt", "0", "0", "1", "0"]
+
+
+def test_a_tracker_that_dies_ends_the_test_and_says_so(home: Home) -> None:
+    with home.running("soak", "--hours", "1", "--pause", "0") as running:
+        running.first("download")
+        threads = Path(f"/proc/{running.process.pid}/task").glob("*/children")
+        (tracker,) = [int(child) for children in threads for child in children.read_text().split()]
+        os.kill(tracker, signal.SIGKILL)
+        assert running.first("error")["exit_code"] == 1
+        assert running.process.wait(60) == 1
+        assert "the tracker ended with -9" in running.talk()
 
 
 def test_a_full_disk_ends_no_test(capfd: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,9 @@ class World:
         self.requests: dict[int, RequestPieces] = {}
         self.owed: dict[int, list[tuple[int, int]]] = {}  # by request: (piece, the next byte of it)
         self.stored: dict[int, int] = {}  # bytes of a piece that are here
-        self.told: Counter[int] = Counter()  # of these, what the download was told of, perhaps by who had left
+        self.told: Counter[int] = (
+            Counter()
+        )  # of these, what the download was told of, perhaps by who had left
         self.spoilt: set[int] = set()
         self.present: dict[bytes, int] = {}  # what each peer says it has
         self.refused: dict[bytes, int] = {}
