@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -104,14 +104,14 @@ class FrontEnds:
         self._request_log = RequestLog()
         self._tracker = Tracker(options.tracker)
 
-    @property
+    @cached_property
     def connection_services(self) -> tuple[ConnectionService, ...]:
         """What the node beside them serves on its own port. Without the extra for HTTP, HTTP/3 says what is missing."""
         if self._options.quic is None:
             return ()
         json = JsonTracker(self._tracker, self._seed_files, self._query, self._request_log)
         try:
-            application = self._application()
+            application = self._application
         except ConfigError as error:
             application = partial(_say_why_not, str(error))
         return (H3Door(json.respond, application), Http09(self._seed_files, self._request_log))
@@ -136,7 +136,7 @@ class FrontEnds:
             with extra("web", "HTTP"):
                 from p2pnode.services.http_server import serve_http
 
-            application = self._application()
+            application = self._application
             if options.http is not None:
                 yield "http", options.http, partial(serve_http, application)
             if options.https is not None:
@@ -144,7 +144,9 @@ class FrontEnds:
         if options.udp is not None:
             yield "udp", options.udp, UdpTracker(self._tracker, self._request_log).serve
 
+    @cached_property
     def _application(self) -> Application:
+        """One for all doors: what it bounds, it bounds for all together."""
         with extra("web", "HTTP"):
             from p2pnode.services.tracker_http import application
 

@@ -7,9 +7,10 @@ at once, even if something hangs: by then the signals do again what the system d
 from __future__ import annotations
 
 import gc
+import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -47,11 +48,20 @@ def run(
 
     A service ends only by being stopped, so SIGTERM, which is how a supervisor does that, ends it with 0.
     """
+    _allow_many_descriptors()
     gc.freeze()  # what was imported is never garbage: looking through it again and again costs 5 % of a transfer
     received = trio.run(_until_stopped, function, clock=clock)
     if received is not None:
         console.say(when_interrupted)
         raise SystemExit(0 if is_service and received == signal.SIGTERM else _INTERRUPTED)
+
+
+def _allow_many_descriptors() -> None:
+    """As many as the system allows without asking: the usual 1,024 are fewer than the links that strangers may hold."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # some systems name a limit that they then refuse
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _until_stopped(function: Callable[[], Awaitable[None]]) -> int | None:

@@ -42,8 +42,12 @@ class Http09:
         turns = trio.Semaphore(config.HTTP09_FILES_AT_ONCE)
         async with open_flat_nursery() as nursery:
             while True:
-                stream = await connection.accept_stream()
-                nursery.start_soon(self._answer, stream, turns)
+                with trio.move_on_after(config.DOOR_IDLE_TIMEOUT_S) as patience:
+                    nursery.start_soon(self._answer, await connection.accept_stream(), turns)
+                if patience.cancelled_caught and not nursery.child_tasks:
+                    connection.close(
+                        reason="nothing was asked for a while"
+                    )  # our own PINGs would keep it for ever
 
     async def _answer(self, stream: Stream, turns: trio.Semaphore) -> None:
         began = time.perf_counter()

@@ -88,3 +88,17 @@ def test_what_is_raised_comes_out() -> None:
 
     with pytest.raises(NotFound):
         run(main, Console())
+
+
+def test_as_many_descriptors_are_allowed_as_can_be() -> None:
+    program = """
+import resource, trio
+from p2pnode.cli.console import Console
+from p2pnode.cli.running import run
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 300))
+async def show():
+    print(resource.getrlimit(resource.RLIMIT_NOFILE))
+run(show, Console(json=False, color=False))
+"""
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stdout == "(300, 300)\n"

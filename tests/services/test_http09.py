@@ -153,3 +153,14 @@ async def test_many_requests_take_turns(autojump_clock: MockClock, directory: Pa
             for _ in range(3 * config.HTTP09_FILES_AT_ONCE):
                 nursery.start_soon(fetch)
         assert got == [LARGE] * 3 * config.HTTP09_FILES_AT_ONCE
+
+
+async def test_a_connection_without_use_is_ended(autojump_clock: MockClock, directory: Path) -> None:
+    async with share_of(directory) as share:
+        await trio.sleep(config.DOOR_IDLE_TIMEOUT_S / 2)
+        assert await share.ask(b"GET /\r\n") == HELLO_CONTENT
+        await trio.sleep(config.DOOR_IDLE_TIMEOUT_S - 1)
+        assert share.connection.is_open
+        with trio.fail_after(config.DOOR_IDLE_TIMEOUT_S):
+            closed = await share.connection.wait_closed()
+    assert closed.reason == "nothing was asked for a while"
