@@ -13,6 +13,7 @@ import click
 import trio
 
 from p2pnode.assembly import Diagnostics
+from p2pnode.assembly.trackers import tracker_discoveries
 from p2pnode.cli.console import Console
 from p2pnode.cli.local_servers import known_server
 from p2pnode.cli.options import (
@@ -23,6 +24,7 @@ from p2pnode.cli.options import (
     made_directory,
     selection_options,
     server_options,
+    tracker_option,
 )
 from p2pnode.cli.progress import address_text
 from p2pnode.cli.running import open_client, run, wait_for_server
@@ -32,7 +34,8 @@ from p2pnode.errors import ConfigError, NetworkError, StorageError, TimedOut
 from p2pnode.node.discovery import Discovery
 from p2pnode.node.rate_limits import RateLimits
 from p2pnode.node.references import Reference, wanted_from
-from p2pnode.torrent import Selection, Ticket
+from p2pnode.torrent import Magnet, Metainfo, Selection, Ticket
+from p2pnode.torrent.magnet import PREFIX as MAGNET_PREFIX
 from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
 
 
@@ -54,6 +57,7 @@ from p2pnode.torrent.ticket import PREFIX as TICKET_PREFIX
 )
 @server_options(required=False)
 @lan_option
+@tracker_option
 @limit_options
 @diagnostic_options
 @click.pass_obj
@@ -67,6 +71,7 @@ def command(
     sequential: bool,
     server: ServerChoice,
     discoveries: Sequence[Discovery],
+    trackers: Sequence[str],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
@@ -78,6 +83,7 @@ def command(
       p2pnode get p2pnode1... -o downloads/              a ticket, as `p2pnode share` prints it
       p2pnode get backup.tar -o - | tar x
       p2pnode get 5d0c... --lan                          from whoever in this network has it, without a server
+      p2pnode get 5d0c... --tracker udp://HOST:7000      from whoever a tracker names
       p2pnode get photos --include '*.jpg' --exclude drafts/
 
     Every block is verified before it is written. Interrupted, run the same command again: it resumes.
@@ -98,6 +104,7 @@ def command(
             sequential,
             server,
             discoveries,
+            trackers,
             limits,
             diagnostics,
         ),
@@ -115,11 +122,16 @@ async def _get(
     sequential: bool,
     choice: ServerChoice,
     discoveries: Sequence[Discovery],
+    trackers: Sequence[str],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
-    reference, choice = await _resolved(text, choice, needs_server=not discoveries)
+    reference, choice = await _resolved(text, choice)
     wanted = wanted_from(reference)  # what is malformed is said before anybody is dialed
+    torrent = reference if isinstance(reference, Metainfo | Magnet) else None
+    discoveries = [*discoveries, *tracker_discoveries(trackers, torrent)]
+    if choice.address is None and not discoveries and not isinstance(reference, Ticket):
+        raise ConfigError("a server must say who has it: give --server-addr, a ticket, --lan or --tracker")
     if choice.address is None and wanted.file_id is None and wanted.likely_id is None:
         raise ConfigError(
             "only a server knows names: give --server-addr, or a file id, a ticket or a .torrent file"
@@ -141,14 +153,14 @@ async def _get(
         console.data(str(completed.target))
 
 
-async def _resolved(text: str, choice: ServerChoice, *, needs_server: bool) -> tuple[Reference, ServerChoice]:
+async def _resolved(text: str, choice: ServerChoice) -> tuple[Reference, ServerChoice]:
     """What `text` refers to, and which server to ask: the chosen one, that of a ticket, or the one here."""
     if text.lower().startswith(TICKET_PREFIX):
         ticket = Ticket.parse(text)
         return ticket, (choice if choice.address else _server_of(ticket))
     choice = await known_server(choice)
-    if choice.address is None and needs_server:
-        raise ConfigError("a server must say who has it: give --server-addr, a ticket, or --lan")
+    if text.lower().startswith(MAGNET_PREFIX):
+        return Magnet.parse(text), choice
     path = Path(text)
     if path.suffix == ".torrent" and await trio.to_thread.run_sync(path.exists):
         return await trio.to_thread.run_sync(read_torrent_file, path), choice

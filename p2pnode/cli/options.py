@@ -17,7 +17,7 @@ from click.core import ParameterSource
 
 from p2pnode.assembly import Diagnostics, Impairment
 from p2pnode.cli.units import parse_duration, parse_fraction, parse_rate, parse_size
-from p2pnode.errors import ConfigError, StorageError
+from p2pnode.errors import AddressError, ConfigError, StorageError
 from p2pnode.node.lan import LanDiscovery
 from p2pnode.node.rate_limits import RateLimits
 from p2pnode.torrent import Selection
@@ -164,6 +164,29 @@ def lan_option(function: _Function) -> _Function:
             "--lan", is_flag=True, help="Find other nodes in this network by multicast, and be found."
         ),
     )(function)
+
+
+def tracker_option(function: _Function) -> _Function:
+    """`--tracker`; the function gets `trackers: tuple[str, ...]`, of which each can be asked."""
+    return click.option(
+        "--tracker",
+        "trackers",
+        envvar="P2PNODE_TRACKER",
+        type=_tracker,
+        multiple=True,
+        metavar="URL",
+        help="Find other nodes through a tracker: udp://HOST:PORT, http(s)://…/announce, quic://HOST:PORT. Repeatable.",
+    )(function)
+
+
+def _tracker(url: str) -> str:
+    from p2pnode.assembly.trackers import check_tracker  # most commands need no trackers
+
+    try:
+        check_tracker(url)
+    except AddressError as error:
+        raise click.BadParameter(str(error)) from None
+    return url
 
 
 def selection_options(function: _Function) -> _Function:

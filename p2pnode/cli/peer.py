@@ -11,6 +11,7 @@ import trio
 
 from p2pnode import config
 from p2pnode.assembly import Diagnostics
+from p2pnode.assembly.trackers import tracker_discoveries
 from p2pnode.cli.console import Console
 from p2pnode.cli.options import (
     DIRECTORY,
@@ -23,6 +24,7 @@ from p2pnode.cli.options import (
     server_options,
     service_state_dir,
     size,
+    tracker_option,
     union,
 )
 from p2pnode.cli.progress import open_reporter
@@ -69,6 +71,7 @@ from p2pnode.node.rate_limits import RateLimits
 @click.option("--zone", default="", help="Where this node stands, as a rack or site.")
 @click.option("--state-dir", type=DIRECTORY, help="Key and catalogue.  [default: one for --files-dir]")
 @lan_option
+@tracker_option
 @limit_options
 @diagnostic_options
 @click.pass_obj
@@ -85,6 +88,7 @@ def command(
     zone: str,
     state_dir: Path | None,
     discoveries: Sequence[Discovery],
+    trackers: Sequence[str],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
@@ -96,11 +100,14 @@ def command(
       p2pnode peer --server-addr files.example.org:8080 --pin 5f0c... --files-dir /srv/files
       p2pnode peer --server-addr [2001:db8::7]:8080 --pin 5f0c... --mirror
       p2pnode peer --lan                                 for this network, without a server
+      p2pnode peer --tracker udp://HOST:7000             found through a tracker
 
     Each file, and each directory as one tree, is offered by its name. Hidden files stay at home.
     """
-    if server.address is None and not discoveries:
-        raise click.UsageError("Missing option '--server-addr'; or give --lan, to do without a server.")
+    if server.address is None and not discoveries and not trackers:
+        raise click.UsageError(
+            "Missing option '--server-addr'; or give --lan or --tracker, to do without a server."
+        )
     made_directory(files_dir)
     node = Node(
         role="peer",
@@ -114,7 +121,7 @@ def command(
         push_max=push_max,
         mirror=mirror,
         limits=limits,
-        discoveries=discoveries,
+        discoveries=[*discoveries, *tracker_discoveries(trackers)],
         diagnostics=diagnostics,
     )
     run(

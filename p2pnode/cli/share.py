@@ -15,6 +15,7 @@ import click
 import trio
 
 from p2pnode.assembly import Diagnostics
+from p2pnode.assembly.trackers import tracker_discoveries
 from p2pnode.cli.console import Console
 from p2pnode.cli.local_servers import known_server
 from p2pnode.cli.options import (
@@ -26,6 +27,7 @@ from p2pnode.cli.options import (
     selection_options,
     server_options,
     service_state_dir,
+    tracker_option,
 )
 from p2pnode.cli.progress import open_reporter
 from p2pnode.cli.running import open_node, reference_of, run, wait_for_server
@@ -50,6 +52,7 @@ from p2pnode.torrent import Selection
 )
 @server_options(required=False)
 @lan_option
+@tracker_option
 @limit_options
 @diagnostic_options
 @click.pass_obj
@@ -62,6 +65,7 @@ def command(
     port: int,
     server: ServerChoice,
     discoveries: Sequence[Discovery],
+    trackers: Sequence[str],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
@@ -71,13 +75,16 @@ def command(
     Examples:
       p2pnode share movie.mkv                         to who can reach this machine
       p2pnode share photos/ --server-addr HOST:8080   listed by a server as well
+      p2pnode share film.mkv --tracker udp://HOST:7000   found through a tracker: get FILE_ID --tracker ...
       p2pnode share src/ --exclude '*.o' --exclude build/
       tar c src | p2pnode share - --name src.tar      what comes on stdin
 
     Stays until interrupted: what nobody offers, nobody can fetch.
     """
     run(
-        partial(_share, console, path, select, name, port, server, discoveries, limits, diagnostics),
+        partial(
+            _share, console, path, select, name, port, server, discoveries, trackers, limits, diagnostics
+        ),
         console,
         is_service=True,
         when_interrupted="no longer shared",
@@ -92,6 +99,7 @@ async def _share(
     port: int,
     choice: ServerChoice,
     discoveries: Sequence[Discovery],
+    trackers: Sequence[str],
     limits: RateLimits,
     diagnostics: Diagnostics,
 ) -> None:
@@ -112,7 +120,7 @@ async def _share(
             # A node of its own, so that its user's `get` is another one; what came on stdin comes only once.
             state_dir=None if path == "-" else service_state_dir("share", shared_path),
             limits=limits,
-            discoveries=discoveries,
+            discoveries=[*discoveries, *tracker_discoveries(trackers)],
             diagnostics=diagnostics,
         )
         async with open_node(node, open_reporter(console)):

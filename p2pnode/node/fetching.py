@@ -263,6 +263,7 @@ class Fetcher:
             nursery.start_soon(self._announce, metainfo, downloader)
             await downloader.run()
             nursery.cancel_scope.cancel()
+        self._swarm_changed(metainfo, downloader.have, fetching=True)  # who counts hears that it is complete
 
     async def _announce(self, metainfo: Metainfo, downloader: Downloader) -> None:
         """Let our server know from the first moment on, so that of any two who fetch it one finds the other."""

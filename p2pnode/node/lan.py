@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from math import inf
+from typing import Final
 
 import trio
 
@@ -31,6 +32,8 @@ _Found = dict[bytes, dict[Address, float]]
 
 class LanDiscovery:
     """A `Discovery` in this network."""
+
+    keeps_private: Final = False
 
     def __init__(self, open_groups: OpenGroups = open_groups) -> None:
         self._open_groups = open_groups
@@ -71,6 +74,10 @@ class LanDiscovery:
         """Say that we have this."""
         self._offered_at = -inf
         self._tell(short_hash(file_id))
+
+    def withdraw(self, file_id: bytes) -> None:
+        """Say nothing: whoever asks hears only of what we have."""
+        self._offered_at = -inf
 
     def found(self, file_id: bytes) -> Iterator[NodeItem]:
         """Who said lately that he has it, or looks for it."""

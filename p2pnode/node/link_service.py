@@ -30,7 +30,7 @@ from p2pnode.node.presence import Presence
 from p2pnode.node.responder import Caller, Responder
 from p2pnode.node.server_reference import ServerReference
 from p2pnode.node.swarm_news import SwarmNews
-from p2pnode.quic import Address, Connection, Endpoint, NodeIdTrust, NodeKey, Stream, Trust, resolve
+from p2pnode.quic import Address, Connection, Endpoint, NodeIdTrust, NodeKey, NoTrust, Stream, Trust, resolve
 from p2pnode.wire.communication import (
     Bye,
     ConnectToMe,
@@ -91,6 +91,13 @@ class LinkService:
     async def link_to(self, source: NodeItem) -> PeerLink:
         """The link that stands to this node, or a new one."""
         return await self.dialer.link_to(source.node_id, source.addresses)
+
+    async def meet(self, address: Address) -> bytes:
+        """The id of whatever node is at an address: linked already, or dialed. Raises one of `REMOTE_FAULTS`."""
+        for link in self.links:
+            if link.connection.remote_address == address and link.connection.is_open:
+                return link.node_id
+        return (await self._dial(address, NoTrust(), None, is_server=False)).node_id
 
     async def say_bye(self) -> None:
         """Tell everybody that we leave, so that nobody waits for us; bounded."""

@@ -271,7 +271,8 @@ class Node:
         self._nursery.start_soon(self._shares.watch)
         self._nursery.start_soon(self._uploader.run)
         self._nursery.start_soon(self._uploads.report_for_ever)
-        ourselves = Ourselves(self.node_id, self.listen_address, self._told_ids)
+        bytes_left, meet = self._offers.bytes_left, self._link_service.meet
+        ourselves = Ourselves(self.node_id, self.listen_address, self._told_ids, bytes_left, meet)
         self._nursery.start_soon(self._exchange.run_discoveries, ourselves, self._events.publish)
         if self._role == "server" and self._state.path is not None:
             operator = Caller(
@@ -434,8 +435,7 @@ class Node:
     def _offer_changed(self, offer: Offer) -> None:
         if self._announcer is not None:
             self._announcer.announce(offer)
-        if offer.have is not None:
-            self._exchange.offer(offer.metainfo)
+        self._exchange.offer_changed(offer.metainfo, is_offered=offer.have is not None)
 
     def _told_ids(self) -> Iterator[bytes]:
         return (offer.file_id for offer in self._offers if self._exchange.may_tell(offer.metainfo))

@@ -64,6 +64,13 @@ class Offers:
         """What we offer of this torrent, if we do."""
         return self._shared.get(file_id) or self._in_swarms.get(file_id)
 
+    def bytes_left(self, file_id: bytes) -> int | None:
+        """How many bytes of a torrent that we offer are missing."""
+        offer = self.get(file_id)
+        if offer is None or offer.have is None:
+            return None
+        return sum(offer.metainfo.piece(index).length for index in ~offer.have)
+
     def share_changed(self, metainfo: Metainfo, offered: bool) -> None:
         """An item is shared whole from now on, or no longer."""
         have = Bitfield.full(metainfo.piece_count) if offered else None

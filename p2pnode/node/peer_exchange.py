@@ -91,7 +91,7 @@ class PeerExchange:
             self._private_roots.add(wanted.pieces_root)
         else:
             self._ask_peers(wanted, search, found)
-            self._discover(wanted)
+        self._discover(wanted)
         with trio.move_on_after(config.SOURCES_ANSWER_S):
             while search.under_way:
                 await search.answered.wait()
@@ -215,17 +215,20 @@ class PeerExchange:
         """Whether anybody may hear that we have or fetch this: not if it was asked for by a private torrent."""
         return not any(file.pieces_root in self._private_roots for file in metainfo.files if file.size)
 
-    def offer(self, metainfo: Metainfo) -> None:
-        """We have or fetch this from now on."""
-        if self.may_tell(metainfo):
-            for discovery in self._discoveries:
-                discovery.offer(metainfo.file_id)
+    def offer_changed(self, metainfo: Metainfo, *, is_offered: bool) -> None:
+        """We have or fetch this from now on, have more of it, or neither any more."""
+        for discovery in self._may_hear(is_private=not self.may_tell(metainfo)):
+            tell = discovery.offer if is_offered else discovery.withdraw
+            tell(metainfo.file_id)
+
+    def _may_hear(self, *, is_private: bool) -> Iterator[Discovery]:
+        return (discovery for discovery in self._discoveries if discovery.keeps_private or not is_private)
 
     def _discover(self, wanted: Wanted) -> None:
         """Look, and note who was found: on his own word, which counts as much as that of his address."""
         for file_id in {wanted.file_id, wanted.likely_id} - {None}:
             assert file_id is not None
-            for discovery in self._discoveries:
+            for discovery in self._may_hear(is_private=wanted.is_private):
                 discovery.look_for(file_id)
                 for item in discovery.found(file_id):
                     for address in item.addresses:

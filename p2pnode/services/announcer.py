@@ -8,6 +8,7 @@ of the trackers.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from random import Random
@@ -101,6 +102,7 @@ class TorrentAnnouncer:
         self._key = rng.getrandbits(32)
         self._schedule = Schedule(torrent.trackers, rng=rng, is_complete=not progress().left)
         self._answers: dict[str, TrackerAnswer] = {}
+        self._under_way: dict[str, SendAnnounce] = {}
         # Without a bound, but few: one announce is under way at a time, and a transfer has little to tell.
         self._send_event, self._events = trio.open_memory_channel[ScheduleEvent](inf)
         self._scope = trio.CancelScope()
@@ -127,12 +129,17 @@ class TorrentAnnouncer:
         self._scope.cancel()
 
     async def run(self) -> None:
-        """Announce until `stop`, or until cancelled; both end within `ANNOUNCE_STOPPED_TIMEOUT_S`, whoever is told."""
+        """Announce until `stop`, or until cancelled; both end within twice `ANNOUNCE_STOPPED_TIMEOUT_S`.
+
+        That is for telling that we completed, if that is not told yet, and for telling that we leave.
+        """
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     await self._drive(nursery)
         finally:
+            with trio.move_on_after(config.ANNOUNCE_STOPPED_TIMEOUT_S, shield=True):
+                await self._tell_what_is_untold()
             with trio.move_on_after(config.ANNOUNCE_STOPPED_TIMEOUT_S, shield=True):
                 await self._leave()
 
@@ -147,6 +154,20 @@ class TorrentAnnouncer:
         with trio.move_on_at(inf if deadline is None else deadline):
             return await self._events.receive()
         return DeadlinePassed()
+
+    async def _tell_what_is_untold(self) -> None:
+        """That we completed, a moment ago: who fetches one thing leaves as soon as he has it."""
+        commands = [*self._under_way.values()]
+        while True:
+            for command in commands:
+                if command.event is AnnounceEvent.COMPLETED:
+                    await self._announce(command, self._send_event.send_nowait)
+            with suppress(trio.WouldBlock):
+                while True:
+                    self._schedule.receive(self._events.receive_nowait(), trio.current_time())
+            commands = [*self._schedule.commands()]
+            if not any(command.event is AnnounceEvent.COMPLETED for command in commands):
+                return
 
     async def _leave(self) -> None:
         """Say "stopped" to all who are to hear it, at once. No other announce is under way any more."""
@@ -163,6 +184,7 @@ class TorrentAnnouncer:
 
     async def _announce(self, command: SendAnnounce, tell: Callable[[ScheduleEvent], None]) -> None:
         url = command.url
+        self._under_way[url] = command  # and stays there when it is cut short
         try:
             with trio.fail_after(config.ANNOUNCE_TIMEOUT_S):
                 answer = await self._client(url).announce(self._request(command.event))
@@ -174,6 +196,7 @@ class TorrentAnnouncer:
             self._answers[url] = answer
             self._hand_on(answer.peers)
             tell(AnnounceSucceeded(url, answer.interval_s, answer.interval_min_s, len(answer.peers)))
+        del self._under_way[url]
 
     def _client(self, url: str) -> TrackerClient:
         if url not in self._clients:

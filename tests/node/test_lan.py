@@ -82,6 +82,10 @@ class Member:
         del self.air.members[self.address]
 
 
+async def nobody(address: Address) -> bytes:
+    raise NetworkError(f"nobody is at {address}")
+
+
 def torrent(number: int) -> bytes:
     return bytes([number]) * 32
 
@@ -90,7 +94,9 @@ def torrent(number: int) -> bytes:
 async def running(air: Air, number: int, offered: Sequence[bytes] = ()) -> AsyncIterator[LanDiscovery]:
     """A node at 10.0.0.`number`, whose port is 4000 + `number`."""
     discovery = LanDiscovery(air.open)
-    ourselves = Ourselves(bytes([number]) * 32, (f"10.0.0.{number}", 4000 + number), lambda: offered)
+    ourselves = Ourselves(
+        bytes([number]) * 32, (f"10.0.0.{number}", 4000 + number), lambda: offered, lambda _: 0, nobody
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(discovery.run, ourselves)
         await trio.sleep(0.2)
