@@ -134,7 +134,9 @@ def test_get_says_in_one_line_what_is_wrong(place: Place, arguments: list[str], 
 def test_a_name_without_any_server_is_a_usage_error(place: Place) -> None:
     got = place.elsewhere.run("get", "model.bin")
     assert got.code == 2
-    assert got.err == "p2pnode: a server must say who has it: give --server-addr, a ticket, or --lan\n"
+    assert (
+        got.err == "p2pnode: a server must say who has it: give --server-addr, a ticket, --lan or --tracker\n"
+    )
 
 
 def test_a_server_that_is_not_the_pinned_one_is_refused(place: Place) -> None:
