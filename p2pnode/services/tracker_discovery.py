@@ -95,10 +95,28 @@ class TrackerDiscovery:
 
 
 @dataclass
+class _Missing:
+    """Bytes that a torrent misses; None while nothing is known of it. The last word counts: it outlives an offer."""
+
+    first: int | None = None
+    now: int | None = None
+
+    def progress(self, left: int | None) -> Progress:
+        """What to tell trackers, now that `left` bytes are missing, if that is known."""
+        if left is not None:
+            self.now = left
+            self.first = left if self.first is None else self.first
+        if self.first is None or self.now is None:
+            return Progress(0, 0, config.BLOCK_SIZE)  # of unknown size: not nothing
+        return Progress(0, max(0, self.first - self.now), self.now)
+
+
+@dataclass
 class _Torrent:
-    """One that is announced: what of it was missing at first, where somebody was sought, and who was met there."""
+    """One that is announced: what of it is missing, where somebody was sought, and who was met there."""
 
     announcer: TorrentAnnouncer
+    missing: _Missing
     is_complete: bool
     dialed: dict[Address, None] = field(default_factory=dict)  # the oldest is first
     nodes: dict[Address, bytes] = field(default_factory=dict)
@@ -146,7 +164,10 @@ class _Running:
 
     def offer(self, file_id: bytes) -> None:
         torrent = self._announced(file_id)
-        if torrent is not None and not torrent.is_complete and self._ourselves.bytes_left(file_id) == 0:
+        if torrent is None:
+            return
+        torrent.missing.progress(self._ourselves.bytes_left(file_id))
+        if torrent.missing.now == 0 and not torrent.is_complete:
             torrent.is_complete = True
             torrent.announcer.complete()
 
@@ -161,15 +182,10 @@ class _Running:
         return self.torrents.get(file_id)
 
     def _start(self, file_id: bytes) -> _Torrent:
-        first_left = self._ourselves.bytes_left(file_id)
+        missing = _Missing()
 
         def progress() -> Progress:
-            nonlocal first_left
-            left = self._ourselves.bytes_left(file_id)
-            if left is None:
-                return Progress(0, 0, config.BLOCK_SIZE)  # of unknown size: not nothing
-            first_left = left if first_left is None else first_left
-            return Progress(0, max(0, first_left - left), left)
+            return missing.progress(self._ourselves.bytes_left(file_id))
 
         def found(addresses: Sequence[Address]) -> None:
             for address in addresses:
@@ -183,7 +199,7 @@ class _Running:
             self._typed,
         )
         announcer = TorrentAnnouncer(announced, self._open_client, progress, found, self._rng)
-        torrent = _Torrent(announcer, is_complete=first_left == 0)
+        torrent = _Torrent(announcer, missing, is_complete=missing.now == 0)
         self._announcers.start_soon(announcer.run)
         return torrent
 
