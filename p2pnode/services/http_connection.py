@@ -25,9 +25,10 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.events import Body
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
+from hyperframe.exceptions import HyperframeError
 from priority.priority import PriorityError
 
 from p2pnode import config
@@ -42,10 +43,11 @@ _logger = logging.getLogger("p2pnode.http")
 _ESCAPES: Final = (
     h11.RemoteProtocolError,
     h2.exceptions.H2Error,
+    HyperframeError,
     PriorityError,
     LookupError,  # of a stream that they forgot
     NameError,  # of a field that is missing
-    ValueError,  # bytes that are no ASCII
+    ValueError,  # bytes that are no ASCII, or no Base64
 )
 _ABSOLUTE: Final = re.compile(rb"https?://(?P<host>[^/]+)(?P<path>/.*)?", re.IGNORECASE)
 _LENGTHS: Final = frozenset((b"content-length", b"transfer-encoding"))
@@ -84,6 +86,14 @@ def protocol_settings() -> Config:
     settings.h2_max_concurrent_streams = config.HTTP_STREAMS_MAX
     settings.keep_alive_max_requests = config.HTTP_REQUESTS_PER_CONNECTION_MAX
     return settings
+
+
+class _Http11Protocol(H11Protocol):
+    """hypercorn's, but `Upgrade: h2c` is left unheard: RFC 9113 §3.1 dropped it, and its settings are a risk."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if (event.method, event.target, event.http_version) == (b"PRI", b"*", b"2.0"):
+            raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0])
 
 
 class _Http2Protocol(H2Protocol):
@@ -147,7 +157,7 @@ class HttpConnection:
         with self._scope:
             self._enter(_Phase.IDLE)
             async with trio.open_nursery() as self._nursery:
-                self._protocol = (_Http2Protocol if alpn == "h2" else H11Protocol)(*self._arguments())
+                self._protocol = (_Http2Protocol if alpn == "h2" else _Http11Protocol)(*self._arguments())
                 await self._guarded(self._protocol.initiate)
                 await self._read()
 
@@ -183,14 +193,9 @@ class HttpConnection:
         try:
             await self._protocol.handle(RawData(data))
         except H2ProtocolAssumedError as wish:
-            await self._speak_http2(wish.data)
-        except H2CProtocolRequiredError as wish:
-            await self._speak_http2(wish.data, wish.headers, wish.settings)
-
-    async def _speak_http2(self, data: bytes, *upgrade: Any) -> None:
-        self._protocol = protocol = _Http2Protocol(*self._arguments())
-        await protocol.initiate(*upgrade)
-        await protocol.handle(RawData(data))
+            self._protocol = protocol = _Http2Protocol(*self._arguments())
+            await protocol.initiate()
+            await protocol.handle(RawData(wish.data))
 
     @property
     def _is_http2(self) -> bool:
