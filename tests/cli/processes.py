@@ -16,7 +16,7 @@ from typing import Any
 from tests.cli.conftest import Outcome
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-PATIENCE_S = 60  # a hang ends the test; nothing else depends on it
+PATIENCE_S = 240  # a hang ends the test; nothing else depends on it
 Event = dict[str, Any]
 
 
